@@ -1,0 +1,76 @@
+"""Size times similarity: which of the four scenarios, and the strategy that follows from it.
+
+The four scenarios and their strategies are those of the CS231n notes (cs231n.github.io/transfer-learning).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGE_IMAGES = 4000
+LARGE_PER_CLASS = 100
+"""A set is large from this many images on, if its median class has so many: full fine-tuning does not overfit."""
+
+Strategy = Literal["feature extraction", "freeze the first stages, train the rest", "fine-tune everything"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much data there is, without the test split.
+
+    Attributes:
+        n_images, n_classes: in all.
+        smallest, median, largest: images a class.
+        large: at least `LARGE_IMAGES` images, and `LARGE_PER_CLASS` in the median class.
+    """
+
+    n_images: int
+    n_classes: int
+    smallest: int
+    median: float
+    largest: int
+    large: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One of the four.
+
+    Attributes:
+        number: 1 small and similar, 2 small and dissimilar, 3 large and dissimilar, 4 large and similar.
+        name: the same in words.
+        strategy: what the textbook advises.
+        space: the shipped search space for it.
+        scratch: whether training from scratch is worth an arm of the search.
+    """
+
+    number: int
+    name: str
+    strategy: Strategy
+    space: str
+    scratch: bool
+
+
+SCENARIOS = (
+    Scenario(1, "small and similar", "feature extraction", "small_similar", False),
+    Scenario(2, "small and dissimilar", "freeze the first stages, train the rest", "small_dissimilar", False),
+    Scenario(3, "large and dissimilar", "fine-tune everything", "large_dissimilar", True),
+    Scenario(4, "large and similar", "fine-tune everything", "large_similar", False),
+)
+
+
+def measure_size(counts: NDArray[np.int64]) -> Size:
+    """Size from the images a class, shape (classes,)."""
+    total, median = int(counts.sum()), float(np.median(counts))
+    large = total >= LARGE_IMAGES and median >= LARGE_PER_CLASS
+    return Size(total, len(counts), int(counts.min()), median, int(counts.max()), large)
+
+
+def choose_scenario(large: bool, similar: bool) -> Scenario:
+    """The scenario for a size and a similarity."""
+    number = {(False, True): 1, (False, False): 2, (True, False): 3, (True, True): 4}[large, similar]
+    return SCENARIOS[number - 1]

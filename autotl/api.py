@@ -1,0 +1,171 @@
+"""The doors in Python: they join the parts and hold no logic of their own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autotl import rundir
+from autotl.console import Console, log_to_file
+from autotl.data.folder import list_folder
+from autotl.errors import Problem, raise_if_any
+from autotl.result import Estimate, FitResult
+from autotl.rundir import RunDir, write_json
+from autotl.settings import Budget, FitSettings, Resources, as_names, as_seconds
+
+if TYPE_CHECKING:
+    from autotl.advise.advisor import Advice
+    from autotl.predictor import Predictor
+
+
+def fit(
+    dataset_dir: str | os.PathLike[str],
+    *,
+    timeout: float | str = 600,
+    n_trials: int | None = None,
+    metric: str = "auto",
+    search_space: str = "auto",
+    backbones: str | Sequence[str] = "auto",
+    output_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    skip_unreadable: bool = False,
+    allow_download: bool = False,
+    resources: Resources | None = None,
+    quiet: bool = False,
+) -> FitResult:
+    """Find the best fine-tuned model for a folder of labelled images.
+
+    Args:
+        dataset_dir: DIR/CLASS/images, or DIR/{train,val,test}/CLASS/images; val may be called valid or
+            validation, val and test may be missing. Without val, a stratified share of train is held back.
+            The test split is only used to report.
+        timeout: wall time for everything, in seconds or as "90s", "10m", "1.5h"; at least 20 s.
+        n_trials: end after so many trials even if there is time left.
+        metric: "accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc", or "auto": accuracy, balanced
+            accuracy where the largest class is three times the smallest or more.
+        search_space: "auto" (the one that the advice names), a shipped space's name, or a TOML file.
+        backbones: "auto" (all in the catalog whose weights are here), names from the catalog or of timm models,
+            or NAME=PATH for weights in a local file.
+        output_dir: the run folder, new or empty; by default a new one below autotl_runs/.
+        seed: of the split, the sampler and the trials.
+        val_fraction: share of every class that is held back for validation where there is no val split.
+        skip_unreadable: leave unreadable images out (they are named) instead of stopping.
+        allow_download: fetch weights that are not on this machine from timm's model hub.
+        resources: cores, GPUs, trials at once, the address of a Ray cluster.
+        quiet: print nothing.
+
+    Raises:
+        InputError: before anything expensive starts, with every problem of the arguments, the folder, the space
+            and the backbones at once; its subclass when all of them are of one kind.
+        SearchError: if Ray could not be started or ended the search; the best model so far is in the run folder.
+    """
+    begun = time.time()
+    settings = FitSettings(
+        dataset_dir=Path(dataset_dir),
+        budget=Budget(as_seconds(timeout), n_trials),
+        metric=metric,
+        search_space=search_space,
+        backbones=as_names(backbones),
+        output_dir=None if output_dir is None else Path(output_dir),
+        seed=seed,
+        val_fraction=val_fraction,
+        skip_unreadable=skip_unreadable,
+        allow_download=allow_download,
+        resources=resources or Resources(),
+    )
+    from autotl.fitting import Fitting, check, versions
+    from autotl.tune.runner import RaySession
+
+    checked = check(settings)
+    run = rundir.create(settings.output_dir or rundir.default_path(settings.dataset_dir))
+    console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
+    write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
+    try:
+        with log_to_file(run.log), RaySession(settings.resources) as ray:
+            return Fitting(settings, checked, run, console, begun).fit(ray)
+    finally:
+        shutil.rmtree(run.cache, ignore_errors=True)
+
+
+def advise(
+    dataset_dir: str | os.PathLike[str],
+    *,
+    backbones: str | Sequence[str] = "auto",
+    metric: str = "auto",
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    skip_unreadable: bool = False,
+    allow_download: bool = False,
+    quiet: bool = True,
+) -> Advice:
+    """Say how near a data set is to ImageNet, how large it is, and what follows, without training anything.
+
+    Arguments are those of `fit`.
+
+    Raises:
+        InputError: with every problem of the arguments and the folder at once.
+    """
+    from autotl.fitting import Fitting, check
+
+    settings = FitSettings(
+        dataset_dir=Path(dataset_dir),
+        budget=Budget(1e9),
+        metric=metric,
+        backbones=as_names(backbones),
+        seed=seed,
+        val_fraction=val_fraction,
+        skip_unreadable=skip_unreadable,
+        allow_download=allow_download,
+    )
+    checked = check(settings)
+    with tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
+        return Fitting(settings, checked, RunDir(Path(folder)), Console(quiet=quiet), time.time()).advise()
+
+
+def load(run_dir: str | os.PathLike[str]) -> Predictor:
+    """The best model of a run, ready to predict.
+
+    Raises:
+        RunFolderError: if the folder is not that of a run that has a model.
+        ModelFileError: if the model is damaged or was written by a newer autotl.
+    """
+    from autotl.predictor import load_predictor
+
+    return load_predictor(rundir.find(run_dir).model)
+
+
+def evaluate(run_dir: str | os.PathLike[str], dataset_dir: str | os.PathLike[str]) -> dict[str, Estimate]:
+    """Every metric of a run's best model on labelled images, with 95 % intervals.
+
+    Args:
+        run_dir: of the run.
+        dataset_dir: DIR/CLASS/images; where DIR has splits, the test split is taken, else the whole of it.
+
+    Raises:
+        RunFolderError, ModelFileError: as `load`.
+        DatasetError: if the folder cannot be used or has classes that the model does not know.
+    """
+    import numpy as np
+
+    from autotl.train.metrics import estimate
+
+    predictor = load(run_dir)
+    listing, problems = list_folder(Path(dataset_dir), for_training=False)
+    unknown = sorted(set(listing.classes) - set(predictor.classes))
+    if unknown:
+        known = ", ".join(predictor.classes)
+        found = f"classes the model does not know: {', '.join(unknown)}"
+        problems.append(Problem("dataset", str(dataset_dir), found, known))
+    raise_if_any(problems)
+    tested = [image for image in listing.images if image.split == "test"] or list(listing.images)
+    labels = np.array([predictor.classes.index(image.label) for image in tested], dtype=np.int64)
+    probabilities = predictor.probabilities([listing.root / image.path for image in tested])
+    metrics = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss")
+    return {name: estimate(name, probabilities, labels) for name in metrics}

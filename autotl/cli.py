@@ -1,0 +1,294 @@
+"""The `autotl` command: the same doors as in Python. Exit codes: 0 done, 1 failed, 2 unusable input, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autotl.errors import AutotlError, InputError, Problem, SettingsError, SpaceError
+
+if TYPE_CHECKING:
+    from autotl.predictor import Prediction
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    chosen = _make_parser().parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except InputError as error:
+        _fail(str(error))
+        return 2
+    except AutotlError as error:
+        _fail(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _fail("interrupted before there was a model")
+        return 130
+    return 0
+
+
+def _fail(text: str) -> None:
+    from autotl.console import print_error
+
+    print_error(f"autotl: {text}")
+
+
+def _print(text: str) -> None:
+    from autotl.console import print_plain
+
+    print_plain(text)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    from autotl import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="autotl",
+        description="Advice and automatic tuning for transfer learning on images.",
+        epilog="DIR holds DIR/CLASS/images, or DIR/train/CLASS/images with optional val and test beside train.",
+    )
+    parser.add_argument("--version", action="version", version=f"autotl {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_fit(commands)
+    _add_advise(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+    _add_spaces(commands)
+    _add_backbones(commands)
+    _add_example(commands)
+    return parser
+
+
+def _add_data_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("dataset_dir", metavar="DIR", help="folder of labelled images")
+    command.add_argument("--metric", default="auto", help="accuracy, balanced_accuracy, f1_macro, log_loss, roc_auc")
+    command.add_argument(
+        "--backbone", action="append", metavar="NAME[=FILE]", help="a backbone to try; may be given more than once"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--val-fraction", type=float, default=0.2, metavar="SHARE", help="held back without a val split")
+    command.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out")
+    command.add_argument("--allow-download", action="store_true", help="fetch missing weights from the model hub")
+    command.add_argument("--json", action="store_true", help="print nothing but the result, as JSON")
+
+
+def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("fit", help="find the best fine-tuned model for a folder of images")
+    _add_data_options(command)
+    command.add_argument("--timeout", default="10m", metavar="TIME", help="wall time for everything: 90s, 10m, 1.5h")
+    command.add_argument("--n-trials", type=int, metavar="N", help="end after so many trials")
+    command.add_argument("--space", default="auto", metavar="NAME", help="a search space's name or TOML file")
+    command.add_argument("--output", metavar="RUN", help="the run folder (default: a new one below autotl_runs/)")
+    command.add_argument("--slots", type=int, metavar="N", help="trials at once")
+    command.add_argument("--cpus-per-trial", type=int, metavar="N")
+    command.add_argument("--gpus-per-trial", type=float, metavar="X")
+    command.add_argument("--address", metavar="HOST:PORT", help="join a running Ray cluster")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    command.set_defaults(run=_fit)
+
+
+def _fit(chosen: argparse.Namespace) -> None:
+    from autotl.api import fit
+    from autotl.settings import Resources
+
+    result = fit(
+        chosen.dataset_dir,
+        timeout=chosen.timeout,
+        n_trials=chosen.n_trials,
+        metric=chosen.metric,
+        search_space=chosen.space,
+        backbones=chosen.backbone or "auto",
+        output_dir=chosen.output,
+        seed=chosen.seed,
+        val_fraction=chosen.val_fraction,
+        skip_unreadable=chosen.skip_unreadable,
+        allow_download=chosen.allow_download,
+        resources=Resources(chosen.address, chosen.slots, chosen.cpus_per_trial, chosen.gpus_per_trial),
+        quiet=chosen.quiet or chosen.json,
+    )
+    if chosen.json:
+        _print(json.dumps(result.to_json(), indent=2))
+
+
+def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("advise", help="say how near the data is to ImageNet, how large, and what follows")
+    _add_data_options(command)
+    command.set_defaults(run=_advise)
+
+
+def _advise(chosen: argparse.Namespace) -> None:
+    from autotl.api import advise
+
+    advice = advise(
+        chosen.dataset_dir,
+        backbones=chosen.backbone or "auto",
+        metric=chosen.metric,
+        seed=chosen.seed,
+        val_fraction=chosen.val_fraction,
+        skip_unreadable=chosen.skip_unreadable,
+        allow_download=chosen.allow_download,
+        quiet=chosen.json,
+    )
+    if chosen.json:
+        _print(json.dumps(advice.to_json(), indent=2))
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("predict", help="classify images with a run's best model")
+    command.add_argument("run_dir", metavar="RUN", help="a run folder")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders of them")
+    command.add_argument("--format", choices=("text", "csv", "json"), default="text")
+    command.set_defaults(run=_predict)
+
+
+def _predict(chosen: argparse.Namespace) -> None:
+    from autotl.api import load
+
+    predictions = load(chosen.run_dir).predict(chosen.images)
+    if chosen.format == "json":
+        _print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
+    elif chosen.format == "csv":
+        _print(_as_csv(predictions))
+    else:
+        width = max(len(prediction.label) for prediction in predictions)
+        _print("\n".join(f"{one.label:<{width}}  {one.probability:.3f}  {one.path}" for one in predictions))
+
+
+def _as_csv(predictions: Sequence[Prediction]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    classes = list(predictions[0].probabilities)
+    writer.writerow(["path", "label", "probability", *classes])
+    for one in predictions:
+        shares = [f"{one.probabilities[name]:.6f}" for name in classes]
+        writer.writerow([one.path, one.label, f"{one.probability:.6f}", *shares])
+    return text.getvalue()
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("evaluate", help="measure a run's best model on labelled images")
+    command.add_argument("run_dir", metavar="RUN", help="a run folder")
+    command.add_argument("dataset_dir", metavar="DIR", help="labelled images; the test split where there is one")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_evaluate)
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    from autotl.api import evaluate
+    from autotl.console import interval_text
+
+    estimates = evaluate(chosen.run_dir, chosen.dataset_dir)
+    if chosen.json:
+        _print(json.dumps({name: asdict(one) for name, one in estimates.items()}, indent=2))
+    else:
+        _print("\n".join(f"{name:<18} {interval_text(one)}" for name, one in estimates.items()))
+
+
+def _add_spaces(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("spaces", help="list, show, copy or check search spaces")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="the shipped spaces").set_defaults(run=_spaces_list)
+    show = actions.add_parser("show", help="print a space")
+    copy = actions.add_parser("copy", help="copy a space to a file of your own")
+    check = actions.add_parser("check", help="check a TOML file of your own")
+    for action in (show, copy, check):
+        action.add_argument("space", metavar="NAME", help="a shipped space's name or a TOML file")
+    copy.add_argument("target", metavar="FILE")
+    show.set_defaults(run=_spaces_show)
+    copy.set_defaults(run=_spaces_copy)
+    check.set_defaults(run=_spaces_check)
+
+
+def _spaces_list(chosen: argparse.Namespace) -> None:
+    from autotl.console import Console
+    from autotl.space.files import load_space, shipped_names
+
+    Console().table(("space", "what it is for"), [(name, load_space(name).description) for name in shipped_names()])
+
+
+def _spaces_show(chosen: argparse.Namespace) -> None:
+    from autotl.space.files import find_space
+
+    _print(find_space(chosen.space).read_text("utf-8"))
+
+
+def _spaces_copy(chosen: argparse.Namespace) -> None:
+    from autotl.space.files import find_space
+
+    target = Path(chosen.target)
+    if target.exists():
+        raise SpaceError([Problem("space", str(target), "exists already", "the name of a new file")])
+    target.write_text(find_space(chosen.space).read_text("utf-8"), "utf-8")
+    _print(f"{chosen.space} copied to {target}; use it with autotl fit --space {target}")
+
+
+def _spaces_check(chosen: argparse.Namespace) -> None:
+    from autotl.space.files import load_space
+
+    space = load_space(chosen.space)
+    _print(f"{chosen.space}: fine, {len(space.parameters)} parameters, fingerprint {space.fingerprint()}")
+
+
+def _add_backbones(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("backbones", help="list the backbones on offer")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="the catalog, with what can be loaded here")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=_backbones_list)
+
+
+def _backbones_list(chosen: argparse.Namespace) -> None:
+    from autotl.console import Console
+    from autotl.models.catalog import load_catalog
+    from autotl.models.weights import is_available
+
+    entries = load_catalog()
+    here = {entry.name: is_available(entry) for entry in entries}
+    if chosen.json:
+        _print(json.dumps([asdict(entry) | {"available": here[entry.name]} for entry in entries], indent=2))
+        return
+    columns = ("backbone", "here", "weights", "params M", "GMACs", "top-1 %", "input", "stages", "licence")
+    rows = [
+        (
+            entry.name,
+            "yes" if here[entry.name] else "-",
+            entry.weights,
+            f"{entry.parameters_m:.1f}",
+            f"{entry.gmacs:.2f}",
+            f"{entry.top1:.1f}",
+            str(entry.input_size),
+            str(entry.stages),
+            entry.licence,
+        )
+        for entry in entries
+    ]
+    Console().table(columns, rows)
+
+
+def _add_example(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("example", help="write an example data set as a folder of images")
+    command.add_argument("name", choices=("digits",), help="digits: 1,797 handwritten digits of scikit-learn")
+    command.add_argument("target", metavar="DIR", help="a new or empty folder")
+    command.set_defaults(run=_example)
+
+
+def _example(chosen: argparse.Namespace) -> None:
+    from autotl.data.example import write_digits
+
+    target = Path(chosen.target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SettingsError([Problem("settings", f"DIR {target}", "exists already", "a new or empty folder")])
+    counts = write_digits(target)
+    _print(f"{sum(counts.values())} images in {target}: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

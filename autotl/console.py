@@ -1,0 +1,195 @@
+"""What the user sees. The only file that prints: live on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from autotl.result import Estimate, FitResult, TrialRecord
+
+log = logging.getLogger("autotl")
+
+_COLUMNS = (
+    ("trial", 5),
+    ("status", 9),
+    ("score", 7),
+    ("best", 7),
+    ("depth", 7),
+    ("rate", 7),
+    ("views", 6),
+    ("epochs", 6),
+    ("time", 6),
+    ("left", 6),
+)
+
+
+class Console:
+    """Prints to standard output, and everything into the log of the run as well.
+
+    Args:
+        quiet: print nothing but errors.
+        deadline: time.time() at which the fit has to be done, for "time left".
+    """
+
+    def __init__(self, *, quiet: bool = False, deadline: float = 0.0) -> None:
+        # soft_wrap leaves the breaking of lines to the terminal, so that output in a file can be searched.
+        self._rich = RichConsole(quiet=quiet, highlight=False, soft_wrap=True)
+        self._live = self._rich.is_terminal and not quiet
+        self._deadline = deadline
+        self._best = float("-inf")
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        """One line of text."""
+        self._rich.print(text, style=style, markup=False)
+        if text:
+            log.info(text)
+
+    def heading(self, text: str) -> None:
+        """A heading above a block of lines."""
+        self.line()
+        self.line(text, style="bold")
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar for work with a known number of items; on a terminal only. Gives the function that moves it."""
+        if not self._live:
+            yield lambda done: None
+            return
+        columns = (TextColumn("  {task.description}"), BarColumn(30), TextColumn("{task.completed}/{task.total}"))
+        with Progress(*columns, console=self._rich, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+    @contextmanager
+    def countdown(self, total: float) -> Iterator[None]:
+        """A bar of the time that the search has left, below the table; on a terminal only."""
+        if not self._live or total <= 0:
+            yield
+            return
+        columns = (TextColumn("  searching"), BarColumn(30), TextColumn("{task.fields[left]} left"))
+        end = time.time() + total
+        with _Countdown(*columns, end=end, total=total, console=self._rich, transient=True):
+            yield
+
+    def trial_header(self, n_backbones: int) -> None:
+        """The head of the table of trials."""
+        cells = [f"{name:>{width}}" for name, width in _COLUMNS]
+        self.line("  " + " ".join(cells) + ("  backbone" if n_backbones else ""), style="dim")
+
+    def trial(self, record: TrialRecord, n_stages: int) -> None:
+        """A row of the table of trials, as one ends."""
+        config = record.config
+        better = record.score is not None and record.score > self._best
+        self._best = max(self._best, record.score if record.score is not None else self._best)
+        values = (
+            str(record.number),
+            str(record.status),
+            "-" if record.score is None else f"{record.score:.4f}",
+            f"{self._best:.4f}" if self._best > float("-inf") else "-",
+            "scratch" if config.get("initial_weights") == "scratch" else f"{config['freeze_depth']} of {n_stages}",
+            f"×{config['learning_rate_factor']:.3f}" if "learning_rate_factor" in config else "-",
+            str(config.get("augmentation", "-")),
+            str(record.epochs),
+            f"{record.seconds:.1f}s",
+            f"{max(0.0, self._deadline - time.time()):.0f}s",
+        )
+        cells = [f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True)]
+        self.line("  " + " ".join(cells) + f"  {config['backbone']}", style="green" if better else None)
+        if record.error:
+            self.line("        " + record.error.strip().splitlines()[-1], style="red")
+
+    def note_score(self, record: TrialRecord) -> None:
+        """Count a trial that is not shown in the table as the best so far, if it is."""
+        if record.score is not None:
+            self._best = max(self._best, record.score)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; the first column is text, numbers are aligned to the right."""
+        table = Table(box=None, pad_edge=False)
+        for place, name in enumerate(columns):
+            numeric = all(_is_number(row[place]) for row in rows) and place > 0
+            table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        if not self._live:
+            self._rich.width = 200
+        self._rich.print(table, soft_wrap=False, crop=False)
+
+    def winner(self, result: FitResult, n_stages: int) -> None:
+        """The best model, its score with the interval, and where everything is."""
+        card = result.predictor.card
+        how = "trained from scratch" if card.freeze_depth is None else f"freeze depth {card.freeze_depth} of {n_stages}"
+        how = "linear probe on frozen features" if card.trial_id.startswith("probe-") else how
+        self.heading("Winner")
+        self.line(f"  {card.backbone}, {how}")
+        self.line(f"  validation {result.metric} {interval_text(result.validation)}")
+        if result.test is not None:
+            self.line(f"  test {result.metric} {interval_text(result.test)}", style="bold green")
+            others = {k: v for k, v in result.test_metrics.items() if k != result.metric}
+            self.line("  test " + ", ".join(f"{name} {value:.4f}" for name, value in others.items()))
+        searched = sum(trial.origin != "probe" for trial in result.trials)
+        ended = "interrupted after" if result.interrupted else "in"
+        self.line(f"  {searched} trials {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
+        self.line(f"  next: autotl predict {result.run_dir} IMAGES...")
+
+
+class _Countdown(Progress):
+    """A bar that moves with the clock instead of with calls."""
+
+    def __init__(self, *columns: TextColumn | BarColumn, end: float, total: float, console: RichConsole, transient: bool) -> None:
+        super().__init__(*columns, console=console, transient=transient)
+        self._end, self._total = end, total
+        self._clock: TaskID = self.add_task("", total=total, left="")
+
+    def get_renderables(self) -> Iterator[object]:  # type: ignore[override]
+        """Called at every refresh."""
+        left = max(0.0, self._end - time.time())
+        self.update(self._clock, completed=self._total - left, left=f"{int(left // 60)}:{int(left % 60):02d}")
+        yield from super().get_renderables()
+
+
+def interval_text(estimate: Estimate) -> str:
+    """`98.04 % (94.4 to 99.3 %, 153 images)`, or plain numbers for a log loss."""
+    if 0 <= estimate.low and estimate.high <= 1:
+        low, high = 100 * estimate.low, 100 * estimate.high
+        return f"{100 * estimate.value:.2f} % (95 % interval {low:.1f} to {high:.1f} %, {estimate.n_images} images)"
+    return f"{estimate.value:.4f} (95 % interval {estimate.low:.4f} to {estimate.high:.4f}, {estimate.n_images} images)"
+
+
+def _is_number(text: str) -> bool:
+    return text.strip("-%×. ").replace(".", "", 1).isdigit() or text == "-"
+
+
+def print_plain(text: str) -> None:
+    """Text for another program: JSON, CSV, TOML; never coloured or wrapped."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def print_error(text: str) -> None:
+    """An error message, on standard error."""
+    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
+
+
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Write the log of a run into `path`, with time stamps."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    level, log.propagate = log.level, False
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = True
+        handler.close()

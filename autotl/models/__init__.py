@@ -1,0 +1,1 @@
+"""Backbones: which there are, where their weights come from, how they divide into stages."""

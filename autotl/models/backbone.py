@@ -1,0 +1,151 @@
+"""A timm model with its stages (timm's coarse groups), its classifier, and how its input is prepared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from timm.models._manipulate import group_with_matcher
+
+from autotl.models.weights import load_state
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From a store of square images to the input of a backbone.
+
+    Attributes:
+        input_size: side of the input in pixels.
+        crop: share of the side of the stored square that is used for evaluation (timm's crop_pct).
+        mean, std: of the three channels, for pixels in 0..1.
+        store_size: side of the stored square in pixels.
+    """
+
+    input_size: int
+    crop: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    store_size: int
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Shift and scale pixels in 0..1, shape (n, 3, side, side)."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images - mean) / std
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Preprocessing:
+        """What `to_json` wrote."""
+        return cls(
+            int(plain["input_size"]),
+            float(plain["crop"]),
+            tuple(plain["mean"]),
+            tuple(plain["std"]),
+            int(plain["store_size"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A timm model ready to be divided.
+
+    Attributes:
+        name: timm's full name.
+        model: the module; its classifier has one output a class (or none).
+        stage_of: the stage of every parameter, from 0 at the input; None for the classifier's.
+        n_stages: number of stages; a freeze depth lies in 0..`n_stages`.
+        preprocessing: how its input is prepared.
+    """
+
+    name: str
+    model: torch.nn.Module
+    stage_of: dict[str, int | None]
+    n_stages: int
+    preprocessing: Preprocessing
+
+    @property
+    def classifier(self) -> torch.nn.Module:
+        """The last layer."""
+        module: torch.nn.Module = self.model.get_classifier()
+        return module
+
+    def freeze(self, depth: int) -> None:
+        """Freeze the weights of the first `depth` stages; all others, and the classifier, are trained."""
+        for name, parameter in self.model.named_parameters():
+            stage = self.stage_of[name]
+            parameter.requires_grad_(stage is None or stage >= depth)
+
+    def train_mode(self) -> None:
+        """Training mode, except for modules all of whose parameters are frozen: their batch-norm statistics stay."""
+        self.model.train()
+        for module in self.model.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+
+
+def stage_of_parameters(model: torch.nn.Module) -> dict[str, int | None]:
+    """timm's coarse group of every parameter, numbered from 0 without gaps; None for the classifier's."""
+    names = model.pretrained_cfg["classifier"]
+    heads = (names,) if isinstance(names, str) else tuple(names)
+    groups = group_with_matcher(model.named_parameters(), model.group_matcher(coarse=True), reverse=True)
+    in_classifier = {name for name, _ in model.named_parameters() if any(_is_inside(name, head) for head in heads)}
+    used = sorted({groups[name] for name, _ in model.named_parameters() if name not in in_classifier})
+    number = {group: place for place, group in enumerate(used)}
+    return {
+        name: None if name in in_classifier else number[groups[name]] for name, _ in model.named_parameters()
+    }
+
+
+def _is_inside(parameter: str, module: str) -> bool:
+    return parameter == module or parameter.startswith(module + ".")
+
+
+def wrap(name: str, model: torch.nn.Module) -> Backbone:
+    """A backbone around a timm model."""
+    stage_of = stage_of_parameters(model)
+    n_stages = 1 + max(stage for stage in stage_of.values() if stage is not None)
+    return Backbone(name, model, stage_of, n_stages, preprocessing_of(model))
+
+
+def preprocessing_of(model: torch.nn.Module) -> Preprocessing:
+    """timm's own evaluation preprocessing of a model; the stored square is as large as its crop needs."""
+    return _from_data_config(resolve_data_config({}, model=model))
+
+
+def preprocessing_named(name: str) -> Preprocessing:
+    """The same by timm's name, without building the model."""
+    cfg = timm.get_pretrained_cfg(name)
+    return _from_data_config(resolve_data_config({}, pretrained_cfg={} if cfg is None else cfg.to_dict()))
+
+
+def _from_data_config(cfg: dict[str, Any]) -> Preprocessing:
+    size, crop = int(cfg["input_size"][-1]), float(cfg["crop_pct"])
+    return Preprocessing(size, crop, tuple(cfg["mean"]), tuple(cfg["std"]), round(size / crop))
+
+
+def create(name: str, n_classes: int, state: Path | None, drop_path: float = 0.0) -> Backbone:
+    """A backbone with a new classifier.
+
+    Args:
+        name: timm's full name.
+        n_classes: outputs of the classifier.
+        state: weights written by `autotl.models.weights.save_state`; None leaves them random.
+        drop_path: stochastic depth, for architectures that have it.
+
+    Raises:
+        BackboneError: if the weights do not fit.
+    """
+    kwargs = {"drop_path_rate": drop_path} if drop_path > 0 else {}
+    model = timm.create_model(name, pretrained=False, num_classes=n_classes, **kwargs)
+    if state is not None:
+        load_state(model, state)
+    return wrap(name, model)

@@ -1,0 +1,136 @@
+"""The backbones on offer: names, cost, licence, source learning rate, and where their weights come from."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from autotl.errors import BackboneError, Problem
+
+REFERENCE_BATCH_SIZE = 32
+"""Source learning rates are scaled to this batch size, from which trials scale them to their own."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneEntry:
+    """One backbone, as in `backbones.toml`.
+
+    Attributes:
+        name: timm's full name, with the tag of the weights.
+        family: architecture family.
+        weights: "bundled" (in a Python package), "hub" (timm's model hub or its cache) or "file".
+        parameters_m, gmacs: millions of parameters; 10^9 multiply-adds an image at `input_size`.
+        top1: ImageNet-1k top-1 in %, 0 where unknown.
+        input_size: side of the input in pixels.
+        stages: timm's coarse stages without the classifier.
+        source_optimizer, source_lr, source_batch_size: of the published recipe.
+        licence: of the weights.
+        package, file, sha256: bundled weights: package, file inside it, checksum of the file.
+        path: weights in a local file, when `weights` is "file".
+    """
+
+    name: str
+    family: str
+    weights: Literal["bundled", "hub", "file"]
+    parameters_m: float
+    gmacs: float
+    top1: float
+    input_size: int
+    stages: int
+    source_optimizer: str
+    source_lr: float
+    source_batch_size: int
+    licence: str
+    package: str = ""
+    file: str = ""
+    sha256: str = ""
+    path: str = ""
+
+    def source_learning_rate(self, batch_size: int = REFERENCE_BATCH_SIZE) -> float:
+        """The published peak learning rate at `batch_size`.
+
+        Adaptive optimisers scale with the square root of the batch size (arXiv 2205.10287), SGD linearly
+        (arXiv 1706.02677). RMSProp with momentum, as EfficientNet was trained, is scaled linearly by its authors.
+        """
+        ratio = batch_size / self.source_batch_size
+        power = 0.5 if self.source_optimizer in ("adamw", "lamb") else 1.0
+        return float(self.source_lr * ratio**power)
+
+
+@cache
+def load_catalog() -> tuple[BackboneEntry, ...]:
+    """Every backbone of `backbones.toml`, in the order of the file."""
+    plain = tomllib.loads(Path(__file__).with_name("backbones.toml").read_text("utf-8"))
+    return tuple(BackboneEntry(**entry) for entry in plain["backbone"])
+
+
+def find_entry(name: str) -> BackboneEntry:
+    """The entry for a name from the catalog, any other timm name, or `NAME=PATH` for weights in a local file.
+
+    A name may leave out the tag (`convnext_tiny`) where the catalog has one with that architecture.
+
+    Raises:
+        BackboneError: if timm knows no such model, or there is no such file.
+    """
+    name, _, path = name.partition("=")
+    entry = _in_catalog(name) or _in_timm(name)
+    if entry is None:
+        raise BackboneError([_unknown(name)])
+    if not path:
+        return entry
+    if not Path(path).is_file() or not path.endswith(WEIGHT_SUFFIXES):
+        found = "no such file" if not Path(path).is_file() else "is not a file of weights"
+        raise BackboneError([Problem("backbone", f"{name}={path}", found, "a file ending in " + ", ".join(WEIGHT_SUFFIXES))])
+    return replace(entry, weights="file", path=str(Path(path).absolute()), package="", file="", sha256="")
+
+
+def _in_catalog(name: str) -> BackboneEntry | None:
+    exact = next((entry for entry in load_catalog() if entry.name == name), None)
+    if exact is not None or "." in name:
+        return exact
+    return next((entry for entry in load_catalog() if entry.name.split(".")[0] == name), None)
+
+
+def _in_timm(name: str) -> BackboneEntry | None:
+    """An entry for a timm model outside the catalog: its size is measured by building it without memory."""
+    import timm
+    import torch
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or (tag and not timm.models.is_model_pretrained(name)):
+        return None
+    from autotl.models.backbone import stage_of_parameters
+
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False)
+    cfg = model.pretrained_cfg
+    return BackboneEntry(
+        name=f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture,
+        family=architecture.split("_")[0],
+        weights="hub",
+        parameters_m=round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 2),
+        gmacs=0.0,
+        top1=0.0,
+        input_size=int(cfg["input_size"][-1]),
+        stages=1 + max(stage for stage in stage_of_parameters(model).values() if stage is not None),
+        # Most recent timm recipes: AdamW, 1e-3 at a batch of 1,024.
+        source_optimizer="adamw",
+        source_lr=1e-3,
+        source_batch_size=1024,
+        licence=str(cfg.get("license") or "unknown"),
+    )
+
+
+def _unknown(name: str) -> Problem:
+    import timm
+
+    names = [entry.name for entry in load_catalog()]
+    near = difflib.get_close_matches(name, [*names, *timm.list_models()], n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `autotl backbones list`"
+    return Problem("backbone", f"backbones {name!r}", "unknown to autotl's catalog and to timm", "a timm model", hint)

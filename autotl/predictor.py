@@ -1,0 +1,152 @@
+"""A saved model, ready to predict. Needs neither Ray, Optuna nor the training data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autotl.data.augment import eval_view
+from autotl.data.decode import IMAGE_SUFFIXES, decode
+from autotl.errors import DatasetError, ModelFileError, Problem, raise_if_any
+from autotl.models.backbone import Preprocessing, create
+from autotl.models.saved import ModelCard, load_card, load_weights
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        path: the file.
+        label: the most probable class.
+        probability: of that class.
+        probabilities: by class, summing to 1.
+    """
+
+    path: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Predictor:
+    """The best model of a run. Made by `load_predictor`, or taken from `FitResult.predictor`."""
+
+    def __init__(self, card: ModelCard, model: torch.nn.Module, preprocessing: Preprocessing) -> None:
+        self.card = card
+        self.model = model
+        self.preprocessing = preprocessing
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the columns of `probabilities`."""
+        return self.card.classes
+
+    def predict(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Prediction]:
+        """Classify image files.
+
+        Args:
+            paths: a file, a folder (all images below it), or several of these.
+
+        Returns:
+            One prediction an image, in the order given; a folder's images in the order of their paths.
+
+        Raises:
+            DatasetError: if anything named does not exist or cannot be decoded; all such files are listed.
+        """
+        files = find_images([paths] if isinstance(paths, str | os.PathLike) else list(paths))
+        predictions = []
+        for start in range(0, len(files), BATCH):
+            chosen = files[start : start + BATCH]
+            for file, row in zip(chosen, self.probabilities(chosen), strict=True):
+                by_class = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
+                best = int(row.argmax())
+                predictions.append(Prediction(str(file), self.classes[best], float(row[best]), by_class))
+        return predictions
+
+    def probabilities(self, files: Sequence[Path]) -> NDArray[np.float32]:
+        """Class probabilities of image files, shape (files, classes), computed in float32.
+
+        Raises:
+            DatasetError: if a file cannot be decoded; all such files are listed.
+        """
+        rows = [
+            self.probabilities_of_pixels(self._decode(files[start : start + BATCH]))
+            for start in range(0, len(files), BATCH)
+        ]
+        return np.concatenate(rows) if rows else np.zeros((0, len(self.classes)), dtype=np.float32)
+
+    def probabilities_of_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class probabilities of decoded images, shape (images, classes), computed in float32.
+
+        Args:
+            pixels: squares as `autotl.data.decode.decode` makes them at the model's `store_size`, shape
+                (images, store_size, store_size, 3).
+        """
+        rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
+        size, crop = self.preprocessing.input_size, self.preprocessing.crop
+        with torch.inference_mode():
+            for start in range(0, len(pixels), BATCH):
+                views = eval_view(torch.from_numpy(pixels[start : start + BATCH]), size, crop)
+                images = self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
+                rows.append(torch.softmax(self.model(images).float(), dim=1).numpy())
+        return np.concatenate(rows)
+
+    def _decode(self, files: Sequence[Path]) -> NDArray[np.uint8]:
+        images, problems = [], []
+        for file in files:
+            try:
+                images.append(decode(file, self.preprocessing.store_size)[0])
+            except OSError as error:
+                problems.append(Problem("dataset", str(file), f"unreadable image: {error}"))
+        raise_if_any(problems)
+        return np.stack(images)
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The image files meant by `paths`; a folder stands for all images below it.
+
+    Raises:
+        DatasetError: if something does not exist, or a folder holds no image; all of these are listed.
+    """
+    files: list[Path] = []
+    problems = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            files += inside
+            if not inside:
+                problems.append(Problem("dataset", str(path), "holds no images"))
+        elif path.exists():
+            files.append(path)
+        else:
+            problems.append(Problem("dataset", str(path), "no such file"))
+    if problems:
+        raise DatasetError(problems)
+    return files
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """Load the model saved in `folder` (a run folder's `model/`).
+
+    Raises:
+        ModelFileError: if it is missing, damaged, of a newer format, or does not fit its architecture.
+    """
+    card = load_card(folder)
+    state: dict[str, Any] = load_weights(folder, card)
+    backbone = create(card.backbone, len(card.classes), None)
+    try:
+        backbone.model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFileError(f"{folder}: the weights do not fit {card.backbone} ({error})") from error
+    model = backbone.model.eval().to(memory_format=torch.channels_last)
+    return Predictor(card, model, Preprocessing.from_json(card.preprocessing))

@@ -1,0 +1,127 @@
+"""What a fit hands back, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autotl.advise.advisor import Advice
+    from autotl.predictor import Predictor
+
+
+class Status(StrEnum):
+    """How a trial ended."""
+
+    COMPLETED = "completed"
+    """It trained for all its epochs."""
+    STOPPED = "stopped"
+    """The scheduler stopped it early because others were better at the same epoch."""
+    CUT = "cut"
+    """The time was up."""
+    FAILED = "failed"
+    """It raised; `TrialRecord.error` holds the traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of the search.
+
+    Attributes:
+        number: place in the order in which trials ended, from 0; the linear probe of the advice is 0.
+        trial_id: the search's own name for the trial.
+        config: the point of the search space.
+        status: how it ended.
+        score: best validation score, larger is better (`log_loss` is negated); None if it never reported one.
+        epochs: training epochs finished.
+        seconds: wall time in the worker.
+        metrics: the validation metrics at its best epoch.
+        curve: validation score after every epoch, from epoch 0 (before training).
+        error: traceback of a failed trial, else "".
+        worker: host name and process id where it ran.
+        origin: "probe", "advice" (a start point) or "search".
+    """
+
+    number: int
+    trial_id: str
+    config: dict[str, Any]
+    status: Status
+    score: float | None
+    epochs: int
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    curve: tuple[float, ...] = ()
+    error: str = ""
+    worker: str = ""
+    origin: str = "search"
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON types."""
+        return asdict(self) | {"status": str(self.status), "curve": list(self.curve)}
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> TrialRecord:
+        """The record written by `to_json`."""
+        return cls(**(plain | {"status": Status(plain["status"]), "curve": tuple(plain["curve"])}))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric measured on a sample, with its 95 % confidence interval [`low`, `high`] and sample size."""
+
+    value: float
+    low: float
+    high: float
+    n_images: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] on {self.n_images} images"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitResult:
+    """The outcome of a fit.
+
+    Attributes:
+        predictor: the best model, ready to predict.
+        advice: what was thought of the data before the search.
+        trials: every trial, the linear probes first, then in the order in which they ended.
+        metric: what was optimised on the validation images.
+        validation: that metric of the best model on the validation images it was chosen on, so on the bright side.
+        test: that metric on the test split, which played no part in choosing; None without one.
+        test_metrics: all metrics on the test split; empty without one.
+        run_dir: where everything is.
+        seconds: wall time of the fit.
+        interrupted: whether the user ended the search early.
+    """
+
+    predictor: Predictor
+    advice: Advice
+    trials: tuple[TrialRecord, ...]
+    metric: str
+    validation: Estimate
+    test: Estimate | None
+    test_metrics: dict[str, float]
+    run_dir: Path
+    seconds: float
+    interrupted: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain JSON types, without the model."""
+        card = self.predictor.card
+        statuses = [trial.status for trial in self.trials if trial.origin != "probe"]
+        return {
+            "run_dir": str(self.run_dir),
+            "metric": self.metric,
+            "winner": {"trial_id": card.trial_id, "epoch": card.epoch, "config": card.config},
+            "validation": asdict(self.validation),
+            "test": None if self.test is None else asdict(self.test),
+            "test_metrics": self.test_metrics,
+            "trials": {str(status): statuses.count(status) for status in Status if status in statuses},
+            "scenario": self.advice.scenario.number,
+            "similarity": self.advice.similarity.similarity,
+            "seconds": round(self.seconds, 1),
+            "interrupted": self.interrupted,
+        }

@@ -1,0 +1,185 @@
+"""The run folder: the names of its files, atomic writes, its lock, and what may not be overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from autotl.errors import Problem, RunFolderError
+
+DEFAULT_PARENT = "autotl_runs"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds either the old or the new bytes, whole, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, plain: Mapping[str, Any]) -> None:
+    """Write `plain` as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the JSON file at `path`.
+
+    Raises:
+        RunFolderError: if the file is missing or is not a JSON object.
+    """
+    try:
+        plain = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError([Problem("run folder", str(path), f"cannot be read ({error})")]) from error
+    if not isinstance(plain, dict):
+        raise RunFolderError([Problem("run folder", str(path), "holds no JSON object")])
+    return plain
+
+
+def fingerprint(plain: Any) -> str:
+    """Twelve hexadecimal digits that stand for `plain`, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The files of one run. Everything in it is plain text or safetensors; no pickle is ever loaded from it."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """What was asked for, and the versions it ran on."""
+        return self.path / "settings.json"
+
+    @property
+    def advice(self) -> Path:
+        """The advice with its evidence."""
+        return self.path / "advice.json"
+
+    @property
+    def space(self) -> Path:
+        """The space that was searched, after the advice narrowed it."""
+        return self.path / "space.toml"
+
+    @property
+    def trials(self) -> Path:
+        """One line of JSON a finished trial."""
+        return self.path / "trials.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's study, readable with optuna-dashboard."""
+        return self.path / "study.journal"
+
+    @property
+    def result(self) -> Path:
+        """The outcome: winner, scores, timings; written last."""
+        return self.path / "result.json"
+
+    @property
+    def model(self) -> Path:
+        """The best model so far."""
+        return self.path / "model"
+
+    @property
+    def log(self) -> Path:
+        """What happened, with time stamps."""
+        return self.path / "fit.log"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded pixels, weights and activations; removed when the run ends."""
+        return self.path / "cache"
+
+    @contextmanager
+    def lock(self, timeout: float = 60.0) -> Iterator[None]:
+        """Hold the lock of the best model, between processes of one node and over a shared file system."""
+        with FileLock(self.path / ".lock", timeout=timeout):
+            yield
+
+    def append_trial(self, plain: Mapping[str, Any]) -> None:
+        """Add one finished trial to `trials`."""
+        with open(self.trials, "a", encoding="utf-8") as file:
+            file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+
+    def read_trials(self) -> list[dict[str, Any]]:
+        """The finished trials; a last line that was cut off by a crash is left out."""
+        records = []
+        for line in self.trials.read_text("utf-8").splitlines() if self.trials.exists() else ():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+
+def default_path(dataset_dir: Path, now: float | None = None) -> Path:
+    """`autotl_runs/NAME-DATE-TIME` in the current folder, with a number appended while that name is taken."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    base = Path(DEFAULT_PARENT).absolute() / f"{dataset_dir.absolute().name or 'run'}-{stamp}"
+    candidate, number = base, 2
+    while candidate.exists():
+        candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return candidate
+
+
+def check_free(path: Path) -> list[Problem]:
+    """The problems with starting a new run in `path`: in use, not a folder, not writable."""
+    where = f"output_dir {path}"
+    if path.exists() and not path.is_dir():
+        return [Problem("run folder", where, "is a file", "a new or empty folder")]
+    if path.is_dir() and (path / "settings.json").exists():
+        remedy = "name another folder, or load that run with autotl.load"
+        return [Problem("run folder", where, "already holds a run", "a new or empty folder", remedy)]
+    if path.is_dir() and any(path.iterdir()):
+        return [Problem("run folder", where, "is not empty", "a new or empty folder")]
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(parent, os.W_OK):
+        return [Problem("run folder", where, f"{parent} is not writable")]
+    return []
+
+
+def create(path: Path) -> RunDir:
+    """Make the run folder; `check_free` has been asked before.
+
+    Raises:
+        RunFolderError: if the folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError([Problem("run folder", str(path), f"cannot be made ({error})")]) from error
+    return RunDir(path.absolute())
+
+
+def find(path: str | os.PathLike[str]) -> RunDir:
+    """An existing run.
+
+    Raises:
+        RunFolderError: if `path` is not the folder of a run that has a model.
+    """
+    run = RunDir(Path(path).absolute())
+    if not run.path.is_dir():
+        raise RunFolderError([Problem("run folder", str(path), "no such folder")])
+    if not (run.model / "model.json").exists():
+        found = "is a run without a model yet" if run.settings.exists() else "is not a run folder (no model/model.json)"
+        raise RunFolderError([Problem("run folder", str(path), found, remedy="name a folder made by autotl fit")])
+    return run

@@ -1,0 +1,153 @@
+"""What the user asked for: frozen settings, checked in one go before anything expensive starts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autotl.errors import Problem
+
+METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc")
+"""Metrics a search can optimise. `log_loss` is minimised, all others are maximised."""
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MINIMUM_TIMEOUT = 20.0
+"""Seconds: below this not even the start of Ray and a linear probe fit in."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as `90`, `90s`, `10m`, `1.5h` or `1h30m`.
+
+    Raises:
+        ValueError: if `text` is not a duration of that form.
+    """
+    compact = text.replace(" ", "").lower()
+    if re.fullmatch(r"\d+(\.\d+)?", compact):
+        return float(compact)
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", compact):
+        raise ValueError(f"{text!r} is not a duration such as 90s, 10m, 1.5h or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", compact))
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a search may cost: `timeout` in seconds of wall time, `n_trials` trials (None: no limit)."""
+
+    timeout: float
+    n_trials: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Where trials run.
+
+    Attributes:
+        address: a running Ray cluster to join ("auto" or "host:port"); None starts Ray on this machine.
+        slots: trials at once; None lets autotl choose from the cores and GPUs.
+        cpus_per_trial: cores a trial; None divides the cores among the slots.
+        gpus_per_trial: GPUs a trial; None gives each slot one GPU where there are any.
+    """
+
+    address: str | None = None
+    slots: int | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """Everything a fit was asked for; `check_settings` says what is wrong with it.
+
+    Attributes:
+        dataset_dir: folder of images, see `autotl.data.folder` for its layouts.
+        budget: wall time and number of trials.
+        metric: what is optimised on the validation images, one of `METRICS` or "auto".
+        search_space: "auto" (follow the advice), the name of a shipped space, or the path of a TOML file.
+        backbones: "auto", or names from the catalog, timm names, or `NAME=PATH` for weights in a local file.
+        output_dir: the run folder; None makes a new one below `autotl_runs/`.
+        seed: seeds the split, the sampler, the views and every trial.
+        val_fraction: share of the training images of every class held back when there is no validation split.
+        skip_unreadable: leave unreadable images out instead of stopping at them.
+        allow_download: let weights be fetched from the model hub when they are not in its cache.
+        resources: where trials run.
+    """
+
+    dataset_dir: Path
+    budget: Budget
+    metric: str = "auto"
+    search_space: str = "auto"
+    backbones: tuple[str, ...] = ("auto",)
+    output_dir: Path | None = None
+    seed: int = 0
+    val_fraction: float = 0.2
+    skip_unreadable: bool = False
+    allow_download: bool = False
+    resources: Resources = Resources()
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON types."""
+        plain = asdict(self)
+        plain["dataset_dir"] = str(self.dataset_dir)
+        plain["output_dir"] = None if self.output_dir is None else str(self.output_dir)
+        return plain
+
+
+def as_seconds(timeout: float | str) -> float:
+    """`timeout` in seconds; not-a-number for a text that is not a duration, which `check_settings` reports."""
+    if not isinstance(timeout, str):
+        return float(timeout)
+    try:
+        return parse_duration(timeout)
+    except ValueError:
+        return math.nan
+
+
+def as_names(backbones: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several, as a tuple."""
+    return (backbones,) if isinstance(backbones, str) else tuple(backbones)
+
+
+def check_settings(settings: FitSettings) -> list[Problem]:
+    """Every problem of the settings that can be seen without looking at a file."""
+    resources = settings.resources
+    checks = (
+        (
+            math.isfinite(settings.budget.timeout) and settings.budget.timeout >= MINIMUM_TIMEOUT,
+            "timeout",
+            f"{settings.budget.timeout:g} seconds" if math.isfinite(settings.budget.timeout) else "not a duration",
+            f"at least {MINIMUM_TIMEOUT:g} seconds, as a number or as 90s, 10m, 1.5h",
+        ),
+        (
+            settings.budget.n_trials is None or settings.budget.n_trials >= 1,
+            "n_trials",
+            str(settings.budget.n_trials),
+            "a whole number from 1, or None for as many as the time allows",
+        ),
+        (
+            settings.metric == "auto" or settings.metric in METRICS,
+            "metric",
+            repr(settings.metric),
+            "auto, " + ", ".join(METRICS),
+        ),
+        (settings.seed >= 0, "seed", str(settings.seed), "a whole number from 0"),
+        (0.05 <= settings.val_fraction <= 0.5, "val_fraction", f"{settings.val_fraction:g}", "0.05 to 0.5"),
+        (len(settings.backbones) > 0, "backbones", "an empty list", "auto, or one name or more"),
+        (resources.slots is None or resources.slots >= 1, "slots", str(resources.slots), "from 1"),
+        (
+            resources.cpus_per_trial is None or resources.cpus_per_trial >= 1,
+            "cpus_per_trial",
+            str(resources.cpus_per_trial),
+            "from 1",
+        ),
+        (
+            resources.gpus_per_trial is None or resources.gpus_per_trial >= 0,
+            "gpus_per_trial",
+            str(resources.gpus_per_trial),
+            "from 0",
+        ),
+    )
+    return [Problem("settings", where, found, allowed) for fine, where, found, allowed in checks if not fine]

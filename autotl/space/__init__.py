@@ -1,0 +1,1 @@
+"""Search spaces: parameters, the space itself, and TOML files of spaces."""

@@ -1,0 +1,1 @@
+"""Features, probes, training loop and metrics: everything that runs a model on data."""

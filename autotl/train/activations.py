@@ -1,0 +1,150 @@
+"""Features of many images: embeddings, and the outputs of a frozen prefix, computed once and kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from autotl.data.augment import Recipe, eval_view, random_view
+from autotl.models.backbone import Preprocessing
+from autotl.train.device import Precision, compute
+
+BATCH = 32
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed that depends on all parts and is the same in every process (Python's own hash is not)."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSource:
+    """Decoded images and how a backbone wants them.
+
+    Attributes:
+        pixels: uint8, shape (images, side, side, 3).
+        preprocessing: of the backbone.
+        device: where batches go.
+        seed: of random views.
+    """
+
+    pixels: NDArray[np.uint8]
+    preprocessing: Preprocessing
+    device: torch.device
+    seed: int
+
+    def batch(self, rows: NDArray[np.int64], recipe: Recipe | None, view: int) -> torch.Tensor:
+        """Normalised images in channels_last, shape (n, 3, size, size).
+
+        `recipe` None gives the evaluation view. The same rows, recipe and view give the same images.
+        """
+        images = torch.from_numpy(self.pixels[rows]).to(self.device, non_blocking=True)
+        size = self.preprocessing.input_size
+        if recipe is None or recipe.name == "none":
+            views = eval_view(images, size, self.preprocessing.crop)
+        else:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, recipe.name, view, int(rows[0]), len(rows)))
+            views = random_view(images, size, recipe, generator)
+        return self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
+
+
+def batches(rows: NDArray[np.int64], size: int = BATCH) -> Iterator[NDArray[np.int64]]:
+    """Consecutive pieces of `rows`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def embed(
+    forward: Forward,
+    source: ImageSource,
+    rows: NDArray[np.int64],
+    precision: Precision,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> NDArray[np.float32]:
+    """The outputs of `forward` on the evaluation views of `rows`, flattened: shape (len(rows), dimensions)."""
+    outputs = []
+    done = 0
+    with torch.inference_mode(), compute(source.device, precision):
+        for chosen in batches(rows):
+            outputs.append(forward(source.batch(chosen, None, 0)).flatten(1).float().cpu().numpy())
+            done += len(chosen)
+            on_progress(done)
+    return np.concatenate(outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedView:
+    """The prefix's outputs for one view of some images: bfloat16, one row an image, in a memory-mapped file.
+
+    Feature maps are stored with the channels last, as the suffix wants them.
+
+    Attributes:
+        path: the file.
+        shape: of one image's tensor, as the model has it.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+
+    def rows(self, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """The tensors in the places `chosen`, shape (len(chosen), *shape)."""
+        n_rows = os.path.getsize(self.path) // (2 * math.prod(self.shape))
+        stored = np.memmap(self.path, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(self.shape)))
+        tensor = torch.from_numpy(stored[chosen]).view(torch.bfloat16)
+        return tensor.permute(0, 3, 1, 2) if len(self.shape) == 3 else tensor
+
+
+def _stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[1], shape[2], shape[0]) if len(shape) == 3 else shape
+
+
+def view_bytes(shape: tuple[int, ...], n_images: int) -> int:
+    """Size of a cached view of `n_images`."""
+    return 2 * math.prod(shape) * n_images
+
+
+def cached_view(
+    path: Path,
+    shape: tuple[int, ...],
+    prefix: Forward,
+    source: ImageSource,
+    rows: NDArray[np.int64],
+    recipe: Recipe | None,
+    view: int,
+    precision: Precision,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> CachedView | None:
+    """The view at `path`, computed under a lock by whoever comes first.
+
+    Returns:
+        The view, or None if `should_stop` said so before it was complete.
+    """
+    cached = CachedView(path, shape)
+    if path.exists():
+        return cached
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():  # another worker was faster
+            return cached
+        partial = path.with_suffix(".part")
+        with open(partial, "wb") as file, torch.inference_mode(), compute(source.device, precision):
+            for chosen in batches(rows):
+                if should_stop():
+                    return None
+                output = prefix(source.batch(chosen, recipe, view)).to(torch.bfloat16)
+                if len(shape) == 3:
+                    output = output.permute(0, 2, 3, 1)
+                file.write(memoryview(output.contiguous().cpu().view(torch.int16).numpy()).cast("B"))
+        os.replace(partial, path)
+    return cached

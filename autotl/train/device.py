@@ -1,0 +1,55 @@
+"""Where and in which number format models run: measured on the machine, not guessed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+import torch
+
+from autotl.train.depthwise import FastDepthwise
+
+Precision = Literal["bf16", "fp32"]
+GAIN_NEEDED = 1.15
+"""bfloat16 has to be so many times faster than float32 to be worth its rounding."""
+
+
+def pick_device() -> torch.device:
+    """A GPU where this process sees one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+@contextmanager
+def compute(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Run what is inside in `precision`, with fast depthwise convolutions."""
+    with ExitStack() as stack:
+        if precision == "bf16":
+            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+            stack.enter_context(FastDepthwise())
+        yield
+
+
+def measure_precision(device: torch.device) -> Precision:
+    """Whether bfloat16 is faster than float32 on this machine, by timing convolutions for about half a second."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    x = torch.randn(16, 96, 28, 28).to(memory_format=torch.channels_last)
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(96, 384, 1), torch.nn.Conv2d(384, 384, 3, padding=1, groups=384), torch.nn.Conv2d(384, 96, 1)
+    ).to(memory_format=torch.channels_last)
+    seconds: dict[Precision, float] = {"bf16": _best_time(layers, x, "bf16"), "fp32": _best_time(layers, x, "fp32")}
+    return "bf16" if seconds["bf16"] * GAIN_NEEDED < seconds["fp32"] else "fp32"
+
+
+def _best_time(layers: torch.nn.Module, x: torch.Tensor, precision: Precision) -> float:
+    times = []
+    with torch.inference_mode(), compute(x.device, precision):
+        for _ in range(6):
+            start = time.perf_counter()
+            layers(x)
+            times.append(time.perf_counter() - start)
+    return min(times[1:])

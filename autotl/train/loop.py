@@ -1,0 +1,273 @@
+"""One config, trained epoch by epoch. Below the freeze depth nothing is computed twice."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from autotl.data.augment import recipe_named
+from autotl.data.pixels import open_store
+from autotl.models.backbone import Backbone, create
+from autotl.models.saved import ModelCard
+from autotl.models.split import DoesNotDivide, Split, divide
+from autotl.train.activations import CachedView, ImageSource, batches, cached_view, seed_of, view_bytes
+from autotl.train.device import compute, pick_device
+from autotl.train.metrics import all_metrics, estimate, score_of
+from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
+from autotl.train.task import TrainingTask
+
+MAX_GRADIENT_NORM = 1.0
+EVALUATION_BATCH = 64
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What an epoch gave.
+
+    Attributes:
+        epoch: 0 is before training.
+        score: validation score, larger is better.
+        metrics: all validation metrics.
+        train_loss: mean training loss, NaN at epoch 0.
+        seconds: of training and validation.
+        cut: the time was up before the epoch was whole.
+    """
+
+    epoch: int
+    score: float
+    metrics: dict[str, float]
+    train_loss: float
+    seconds: float
+    cut: bool = False
+
+    def better_than(self, other: EpochReport | None) -> bool:
+        """Whether this epoch's model is to be preferred: a higher score, or the same with a lower log loss."""
+        if not math.isfinite(self.score):
+            return False
+        return other is None or (self.score, -self.metrics["log_loss"]) > (other.score, -other.metrics["log_loss"])
+
+
+class FineTuning:
+    """A trial's model and data. `start` evaluates it before training, `train_epoch` trains it on.
+
+    Args:
+        task: the run.
+        config: a point of the search space.
+
+    Raises:
+        BackboneError: if weights do not fit.
+    """
+
+    def __init__(self, task: TrainingTask, config: dict[str, Any]) -> None:
+        self.task = task
+        self.config = config
+        self.epoch = 0
+        self.device = pick_device()
+        self._scratch = config["initial_weights"] == "scratch"
+        self._seed = seed_of(task.seed, *(f"{key}={config[key]}" for key in sorted(config)))
+        torch.manual_seed(self._seed)
+        self._labels, split = task.load_manifest()
+        self._train_rows = np.flatnonzero(split == "train")
+        self._val_rows = np.flatnonzero(split == "val")
+        self.backbone = self._make_backbone()
+        store = open_store(Path(task.store))
+        self._preprocessing = replace(self.backbone.preprocessing, store_size=store.size)
+        self._source = ImageSource(store.open(), self._preprocessing, self.device, task.seed)
+        self._split = self._divide()
+        self._optimizer = self._make_optimizer()
+        self._class_weights = self._weigh_classes()
+        self._evaluation_seconds = 0.0
+        self._probabilities = np.zeros((0, 0), dtype=np.float32)
+
+    # -- setting up ----------------------------------------------------------------------------------------------
+
+    def _make_backbone(self) -> Backbone:
+        files = self.task.backbones[self.config["backbone"]]
+        state = None if self._scratch else Path(files.state)
+        backbone = create(self.config["backbone"], len(self.task.classes), state)
+        if files.head and not self._scratch:
+            _start_from_probe(backbone, Path(files.head))
+        backbone.model.to(self.device, memory_format=torch.channels_last)
+        backbone.freeze(self.config["freeze_depth"])
+        return backbone
+
+    def _divide(self) -> Split | None:
+        depth = self.config["freeze_depth"]
+        if depth == 0:
+            return None
+        example = self._source.batch(self._train_rows[:2], None, 0)
+        try:
+            split = divide(self.backbone, depth, example)
+        except DoesNotDivide:
+            return None
+        fits = view_bytes(split.shape, len(self._train_rows)) <= self.task.cache_bytes
+        return split if fits else None
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        files = self.task.backbones[self.config["backbone"]]
+        # Adaptive optimisers: the rate grows with the square root of the batch (arXiv 2205.10287).
+        source = files.source_learning_rate * math.sqrt(self.config["batch_size"] / 32)
+        groups = parameter_groups(
+            self.backbone,
+            source * self.config["learning_rate_factor"],
+            source * self.config["head_learning_rate_factor"],
+            self.config["layer_decay"],
+            self.config["weight_decay"],
+        )
+        return make_optimizer(groups)
+
+    def _weigh_classes(self) -> torch.Tensor | None:
+        if not self.task.balanced:
+            return None
+        counts = np.bincount(self._labels[self._train_rows], minlength=len(self.task.classes))
+        weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return torch.tensor(weights, dtype=torch.float32, device=self.device)
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def _view(self, rows: NDArray[np.int64], part: str, view: int) -> CachedView | None:
+        """The cached prefix outputs, computed first if need be; None without a split or when the time is up."""
+        if self._split is None:
+            return None
+        recipe = recipe_named(self.config["augmentation"]) if part == "train" else None
+        name = "eval" if recipe is None else f"{recipe.name}-{view}"
+        folder = Path(self.task.store).parent / "activations" / self.config["backbone"]
+        path = folder / f"depth-{self._split.depth}-{part}-{name}.bf16"
+        return cached_view(
+            path, self._split.shape, self._split.prefix, self._source, rows, recipe, view, self.task.precision, self._late
+        )
+
+    def _forward(self, view: CachedView | None, places: NDArray[np.int64], rows: NDArray[np.int64], live: int | None) -> torch.Tensor:
+        """Logits of the images `rows`, which stand in `places` of `view`; `live` is the view number without one."""
+        if self._split is not None and view is not None:
+            tensor = view.rows(places).to(self.device)
+            return self._split.suffix(tensor if self.task.precision == "bf16" else tensor.float())
+        recipe = None if live is None else recipe_named(self.config["augmentation"])
+        logits: torch.Tensor = self.backbone.model(self._source.batch(rows, recipe, live or 0))
+        return logits
+
+    def _late(self) -> bool:
+        return time.time() + 1.2 * self._evaluation_seconds > self.task.deadline
+
+    # -- training and evaluation ---------------------------------------------------------------------------------
+
+    def start(self) -> EpochReport:
+        """The validation score before training: for pretrained weights the linear probe's."""
+        return self._report(time.perf_counter(), float("nan"), cut=False)
+
+    def train_epoch(self) -> EpochReport:
+        """Train for one epoch, or until the time is up, and evaluate.
+
+        Raises:
+            Diverged: if the loss is not finite.
+        """
+        begun = time.perf_counter()
+        recipe = self.config["augmentation"]
+        view_number = 0 if recipe == "none" else self.epoch % self.task.n_views
+        view = self._view(self._train_rows, "train", view_number)
+        cut = self._split is not None and view is None
+        loss = float("nan")
+        if not cut:
+            # A live view is new in every epoch: nothing is gained by repeating it.
+            loss, cut = self._train_on(view, self.epoch)
+        self.epoch += 1
+        return self._report(begun, loss, cut)
+
+    def _train_on(self, view: CachedView | None, live: int) -> tuple[float, bool]:
+        size = min(self.config["batch_size"], len(self._train_rows))
+        order = np.random.default_rng(seed_of(self._seed, self.epoch)).permutation(len(self._train_rows))
+        # The last batch is filled up: a batch of one image would have no batch statistics.
+        order = np.concatenate([order, order[: -len(order) % size]])
+        per_epoch = len(order) // size
+        self.backbone.train_mode()
+        losses = []
+        for number, places in enumerate(batches(order, size)):
+            if self._late():
+                return _mean(losses), True
+            factor = schedule_factor(self.epoch * per_epoch + number, self.task.max_t * per_epoch)
+            set_rates(self._optimizer, factor)
+            losses.append(self._step(view, places, live))
+        return _mean(losses), False
+
+    def _step(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> float:
+        rows = self._train_rows[places]
+        targets = torch.from_numpy(self._labels[rows]).to(self.device)
+        with compute(self.device, self.task.precision):
+            logits = self._forward(view, places, rows, live).float()
+            loss = F.cross_entropy(
+                logits, targets, self._class_weights, label_smoothing=self.config["label_smoothing"]
+            )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Diverged(f"the loss became {value} in epoch {self.epoch + 1}")
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(
+            [p for group in self._optimizer.param_groups for p in group["params"]], MAX_GRADIENT_NORM
+        )
+        self._optimizer.step()
+        return value
+
+    def validation_probabilities(self) -> NDArray[np.float32]:
+        """Class probabilities of the validation images, shape (images, classes)."""
+        view = self._view(self._val_rows, "val", 0)
+        self.backbone.model.eval()
+        outputs = []
+        with torch.inference_mode(), compute(self.device, self.task.precision):
+            for places in batches(np.arange(len(self._val_rows)), EVALUATION_BATCH):
+                logits = self._forward(view, places, self._val_rows[places], None)
+                outputs.append(torch.softmax(logits.float(), dim=1).cpu().numpy())
+        return np.concatenate(outputs)
+
+    def _report(self, begun: float, loss: float, cut: bool) -> EpochReport:
+        evaluated = time.perf_counter()
+        self._probabilities = self.validation_probabilities()
+        metrics = all_metrics(self._probabilities, self._labels[self._val_rows])
+        now = time.perf_counter()
+        self._evaluation_seconds = now - evaluated
+        return EpochReport(self.epoch, score_of(metrics, self.task.metric), metrics, loss, now - begun, cut)
+
+    def card(self, report: EpochReport, trial_id: str) -> ModelCard:
+        """The card of the model as it stands after `report`."""
+        return ModelCard(
+            backbone=self.config["backbone"],
+            classes=self.task.classes,
+            preprocessing=self._preprocessing.to_json(),
+            freeze_depth=None if self._scratch else self.config["freeze_depth"],
+            metric=self.task.metric,
+            score=report.score,
+            log_loss=report.metrics["log_loss"],
+            validation=estimate(self.task.metric, self._probabilities, self._labels[self._val_rows]),
+            trial_id=trial_id,
+            epoch=report.epoch,
+            config=self.config,
+            provenance=self.task.provenance,
+        )
+
+
+def _start_from_probe(backbone: Backbone, path: Path) -> None:
+    """Copy the linear probe into the classifier (LP-FT, arXiv 2202.10054), where the classifier is one linear layer."""
+    classifier = backbone.classifier
+    with np.load(path, allow_pickle=False) as head:
+        weight, bias = torch.from_numpy(head["weight"]), torch.from_numpy(head["bias"])
+    if isinstance(classifier, torch.nn.Linear) and classifier.weight.shape == weight.shape:
+        with torch.no_grad():
+            classifier.weight.copy_(weight)
+            if classifier.bias is not None:
+                classifier.bias.copy_(bias)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,123 @@
+"""Heads on frozen features: the linear probe and k-nearest neighbours."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32]
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse regularisation strengths that are tried, on standardised features."""
+MAX_ITERATIONS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A linear classifier on raw features: logits = features @ weight.T + bias.
+
+    Attributes:
+        weight: shape (classes, dimensions).
+        bias: shape (classes,).
+        strength: the inverse regularisation strength that was chosen.
+    """
+
+    weight: Features
+    bias: Features
+    strength: float
+
+    def probabilities(self, features: Features) -> Features:
+        """Class probabilities, shape (images, classes)."""
+        return softmax(features @ self.weight.T + self.bias)
+
+
+def softmax(logits: Features) -> Features:
+    """Row-wise softmax."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Features = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result
+
+
+def fit_probe(
+    features: Features,
+    labels: NDArray[np.int64],
+    val_features: Features,
+    val_labels: NDArray[np.int64],
+    n_classes: int,
+    *,
+    balanced: bool = False,
+) -> Probe:
+    """Multinomial logistic regression; its strength is the one with the lowest log loss on the validation images.
+
+    Args:
+        features, labels: training images, shapes (n, dimensions) and (n,); every class occurs.
+        val_features, val_labels: validation images.
+        n_classes: number of classes.
+        balanced: weigh classes inversely to their frequency.
+    """
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    standard, val_standard = (features - mean) / scale, (val_features - mean) / scale
+    chosen: tuple[float, Features, Features, float] | None = None
+    for strength, weight, bias in _path(standard, labels, balanced):
+        own = softmax(val_standard @ weight.T + bias)[np.arange(len(val_labels)), val_labels]
+        loss = float(-np.log(np.clip(own, 1e-7, 1)).mean())
+        if chosen is None or loss < chosen[0]:
+            chosen = loss, weight, bias, strength
+    assert chosen is not None
+    _, weight, bias, strength = chosen
+    raw = (weight / scale).astype(np.float32)
+    return Probe(raw, (bias - raw @ mean).astype(np.float32), strength)
+
+
+def _path(standard: Features, labels: NDArray[np.int64], balanced: bool) -> list[tuple[float, Features, Features]]:
+    """Fits from the strongest to the weakest regularisation, each started from the one before."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(
+        max_iter=MAX_ITERATIONS, warm_start=True, class_weight="balanced" if balanced else None
+    )
+    fits = []
+    for strength in STRENGTHS:
+        model.set_params(C=strength)
+        with warnings.catch_warnings():
+            # The last digits do not matter: the strength is chosen on held-out images.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(standard, labels)
+        weight, bias = model.coef_, model.intercept_
+        if len(weight) == 1:  # two classes: scikit-learn keeps one row of log odds
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        fits.append((strength, weight.astype(np.float32), bias.astype(np.float32)))
+    return fits
+
+
+def knn_probabilities(
+    features: Features, labels: NDArray[np.int64], queries: Features, n_classes: int, k: int = 10
+) -> Features:
+    """Class probabilities from the `k` nearest training images by cosine, weighted by exp(similarity / 0.07).
+
+    As in arXiv 1805.01978. `k` is cut to the number of training images.
+
+    Returns:
+        Shape (queries, classes).
+    """
+    reference, asked = unit(features), unit(queries)
+    k = min(k, len(reference))
+    result = np.zeros((len(asked), n_classes), dtype=np.float32)
+    for start in range(0, len(asked), 1024):
+        block = slice(start, start + 1024)
+        similarity = asked[block] @ reference.T
+        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        weight = np.exp((np.take_along_axis(similarity, nearest, axis=1) - 1) / 0.07)
+        rows = np.arange(len(similarity))[:, None]
+        np.add.at(result[block], (rows, labels[nearest]), weight)
+    return result / result.sum(axis=1, keepdims=True)
+
+
+def unit(features: Features) -> Features:
+    """Rows scaled to length 1."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    result: Features = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return result

@@ -1,0 +1,95 @@
+"""What a worker needs to know to train any config: plain data, the same for all trials of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotl.train.device import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFiles:
+    """One backbone as the driver prepared it.
+
+    Attributes:
+        state: its weights, written by `autotl.models.weights.save_state`.
+        head: its linear probe (npz with weight and bias), or "" where it has none to start from.
+        source_learning_rate: at a batch of 32.
+        n_stages: freeze depths lie in 0..n_stages.
+        seconds_per_image: measured evaluation time of one image on one core (or one GPU).
+    """
+
+    state: str
+    head: str
+    source_learning_rate: float
+    n_stages: int
+    seconds_per_image: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTask:
+    """The data, the backbones and the rules of a run.
+
+    Attributes:
+        run_dir: the run folder, where the best model goes.
+        store: file of the decoded pixels, see `autotl.data.pixels`.
+        manifest: npz with labels and split.
+        classes: class names.
+        metric: what scores are made of.
+        balanced: weigh classes inversely to their frequency in the loss.
+        backbones: by name.
+        precision: "bf16" or "fp32".
+        max_t: epochs of a full trial.
+        n_views: augmented views that are cached for a frozen prefix.
+        cache_bytes: largest size of one cached view; above it the prefix runs in every epoch.
+        seed: of weights, order and views.
+        deadline: time.time() at which training stops.
+        threads: CPU threads of a trial.
+        provenance: goes into the card of every saved model.
+    """
+
+    run_dir: str
+    store: str
+    manifest: str
+    classes: tuple[str, ...]
+    metric: str
+    balanced: bool
+    backbones: dict[str, BackboneFiles]
+    precision: Precision
+    max_t: int
+    n_views: int
+    cache_bytes: int
+    seed: int
+    deadline: float
+    threads: int
+    provenance: dict[str, Any]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON types, to send to a worker."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> TrainingTask:
+        """What `to_plain` gave."""
+        backbones = {name: BackboneFiles(**files) for name, files in plain["backbones"].items()}
+        return cls(**(plain | {"backbones": backbones, "classes": tuple(plain["classes"])}))
+
+    def load_manifest(self) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+        """Labels and split of every image in the store."""
+        return load_manifest(Path(self.manifest))
+
+
+def save_manifest(path: Path, labels: NDArray[np.int64], split: NDArray[np.str_]) -> None:
+    """Write labels and split for the workers."""
+    np.savez(path, labels=labels, split=split)
+
+
+def load_manifest(path: Path) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """What `save_manifest` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["labels"], arrays["split"]

@@ -1,0 +1,311 @@
+"""The only other file that knows Ray: starting and leaving it, slots, scheduler, and the records of the trials."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotl.errors import SearchError
+from autotl.result import Status, TrialRecord
+from autotl.rundir import RunDir, write_json
+from autotl.settings import Resources
+from autotl.space.search_space import Config, SearchSpace
+from autotl.train.task import TrainingTask
+
+log = logging.getLogger("autotl")
+
+MAX_SLOTS = 8
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Nothing large travels through Ray's object store: images and activations are memory-mapped files."""
+MIN_TRIAL_SECONDS = 3.0
+"""No trial is proposed when less time than this is left."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How trials share a machine or cluster: `count` at once, each with `cpus` cores and `gpus` GPUs."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+
+def plan_slots(cpus: int, gpus: int, asked: Resources) -> Slots:
+    """Divide cores and GPUs among trials: one slot a GPU where there are any, else one a core up to `MAX_SLOTS`.
+
+    One core a trial wastes nothing on synchronisation, and gives the scheduler rivals to compare.
+    """
+    per_trial_gpus = asked.gpus_per_trial if asked.gpus_per_trial is not None else (1.0 if gpus else 0.0)
+    count = asked.slots
+    if count is None and per_trial_gpus > 0:
+        count = max(1, int(gpus / per_trial_gpus))
+    elif count is None and asked.cpus_per_trial is not None:
+        count = max(1, cpus // asked.cpus_per_trial)
+    elif count is None:
+        count = min(MAX_SLOTS, cpus)
+    return Slots(count, asked.cpus_per_trial or max(1, cpus // count), per_trial_gpus)
+
+
+def local_cpus() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class RaySession:
+    """Ray, started in the background while the images are embedded, and left as it was found.
+
+    Use as a context manager; `wait` returns the slots when Ray is up.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._slots: Slots | None = None
+        self._error: BaseException | None = None
+        self._owned = False
+        self._thread = threading.Thread(target=self._start, name="autotl-ray-start", daemon=True)
+
+    def __enter__(self) -> RaySession:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.join()
+        if self._owned:
+            import ray
+
+            ray.shutdown()
+
+    def wait(self) -> Slots:
+        """The slots of the running Ray.
+
+        Raises:
+            SearchError: if Ray did not start or the cluster could not be joined.
+        """
+        self._thread.join()
+        if self._error is not None or self._slots is None:
+            where = self._resources.address or "this machine"
+            raise SearchError(f"Ray could not be started on {where}: {self._error}") from self._error
+        return self._slots
+
+    def _start(self) -> None:
+        try:
+            self._slots = self._connect()
+        except BaseException as error:  # carried to the thread that waits
+            self._error = error
+
+    def _connect(self) -> Slots:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if ray.is_initialized():
+            return self._plan_for_cluster(ray)
+        if self._resources.address is not None:
+            ray.init(address=self._resources.address, **quiet)
+            self._owned = True
+            return self._plan_for_cluster(ray)
+        slots = plan_slots(local_cpus(), _local_gpus(), self._resources)
+        ray.init(
+            address="local",
+            num_cpus=max(local_cpus(), slots.count * slots.cpus),
+            num_gpus=max(_local_gpus(), int(slots.count * slots.gpus)) or None,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+        self._owned = True
+        return slots
+
+    def _plan_for_cluster(self, ray: Any) -> Slots:
+        resources = ray.cluster_resources()
+        return plan_slots(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)), self._resources)
+
+
+def _local_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """One search.
+
+    Attributes:
+        run: the run folder.
+        task: what the workers train on.
+        space, n_stages, start_points: what is searched, and from where.
+        n_trials: at most so many, None for as many as the time allows.
+        slots: at once.
+        first_number: number of the first record; the probes come before.
+        trainable: the class that runs trials; another one in tests.
+    """
+
+    run: RunDir
+    task: TrainingTask
+    space: SearchSpace
+    n_stages: Mapping[str, int]
+    start_points: Sequence[Config]
+    n_trials: int | None
+    slots: Slots
+    first_number: int = 0
+    trainable: type | None = None
+
+
+def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> list[TrialRecord]:
+    """Search until the time, the number of trials, or the user's patience (Ctrl-C) is at an end.
+
+    Args:
+        plan: what to search.
+        on_trial: called with every finished trial's record, in the driver.
+
+    Returns:
+        The records, in the order in which the trials ended.
+
+    Raises:
+        SearchError: if Ray Tune itself failed; the best model so far is in the run folder nevertheless.
+    """
+    from ray import tune
+    from ray.tune.error import TuneError
+
+    from autotl.tune.study import SCORE, StudySearch
+    from autotl.tune.trainable import TASK_KEY, FineTuningTrainable
+
+    task_file = plan.run.cache / "task.json"
+    write_json(task_file, plan.task.to_plain())
+    search = StudySearch(
+        plan.space,
+        plan.n_stages,
+        journal=plan.run.journal,
+        study_name=f"{plan.run.path.name}-{uuid.uuid4().hex[:6]}",
+        seed=plan.task.seed,
+        start_points=plan.start_points,
+        deadline=plan.task.deadline - MIN_TRIAL_SECONDS,
+        constants={TASK_KEY: str(task_file)},
+    )
+    recorder = _make_recorder(plan, search, on_trial)
+    # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.
+    scratch = tempfile.mkdtemp(prefix="autotl-tune-")
+    resources = {"CPU": plan.slots.cpus} | ({"GPU": plan.slots.gpus} if plan.slots.gpus else {})
+    tuner = tune.Tuner(
+        tune.with_resources(plan.trainable or FineTuningTrainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=tune.schedulers.AsyncHyperBandScheduler(
+                time_attr="epoch",
+                metric=SCORE,
+                mode="max",
+                max_t=plan.task.max_t + 1,
+                grace_period=min(plan.space.grace_period, plan.task.max_t),
+                reduction_factor=plan.space.reduction_factor,
+            ),
+            num_samples=plan.n_trials or -1,
+            max_concurrent_trials=plan.slots.count,
+            # The workers keep the deadline themselves; this only ends a trial that hangs.
+            time_budget_s=max(1.0, plan.task.deadline + 15 - time.time()),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(name="search", storage_path=scratch, callbacks=[recorder], verbose=0),
+    )
+    try:
+        with _silenced():
+            tuner.fit()
+    except TuneError as error:
+        raise SearchError(f"Ray Tune ended the search: {error}") from error
+    finally:
+        recorder.finish()
+        shutil.rmtree(scratch, ignore_errors=True)
+    return list(recorder.records)
+
+
+def _make_recorder(plan: SearchPlan, search: Any, on_trial: Callable[[TrialRecord], None]) -> Any:
+    """A Tune callback that turns trials into records as they end."""
+    from ray import tune
+
+    class Recorder(tune.Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.records: list[TrialRecord] = []
+            self._curves: dict[str, list[float]] = {}
+            self._last: dict[str, dict[str, Any]] = {}
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+            self._last[trial.trial_id] = result
+            if result["status"] != Status.FAILED:
+                self._curves.setdefault(trial.trial_id, []).append(float(result["score"]))
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self._record(trial.trial_id)
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            error = trial.get_error() if hasattr(trial, "get_error") else None
+            self._record(trial.trial_id, f"the worker was lost: {error or 'no reason given'}")
+
+        def finish(self) -> None:
+            """Record the trials that were still running when the search ended."""
+            for trial_id in list(search.configs):
+                self._record(trial_id, cut=True)
+
+        def _record(self, trial_id: str, error: str = "", cut: bool = False) -> None:
+            config = search.configs.get(trial_id)
+            if config is None:
+                return
+            last = self._last.pop(trial_id, {})
+            curve = self._curves.pop(trial_id, [])
+            status = Status.FAILED if error else Status(last.get("status", Status.CUT))
+            best = last.get("best_score")
+            record = TrialRecord(
+                number=plan.first_number + len(self.records),
+                trial_id=trial_id,
+                config=search.configs.pop(trial_id),
+                status=Status.CUT if cut and not error and status is Status.STOPPED else status,
+                score=float(best) if best is not None and best == best else None,
+                epochs=int(last.get("epoch", 0)),
+                seconds=round(float(last.get("elapsed", 0.0)), 2),
+                metrics=dict(last.get("best_metrics", {})),
+                curve=tuple(curve),
+                error=error or str(last.get("error", "")),
+                worker=str(last.get("worker", "")),
+                origin=search.origin(trial_id),
+            )
+            self.records.append(record)
+            plan.run.append_trial(record.to_json())
+            if record.error:
+                log.warning("trial %d failed:\n%s", record.number, record.error)
+            on_trial(record)
+
+    return Recorder()
+
+
+@contextlib.contextmanager
+def _silenced() -> Any:
+    """Ray's own loggers at ERROR: what the user needs to know is in the records and in fit.log."""
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.data", "ray.air")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+

@@ -1,0 +1,182 @@
+"""The only file that knows Optuna: a search space as an Optuna study, driven by Ray Tune.
+
+`StudySearch` is Ray's `OptunaSearch` with four of its habits mended (Ray 2.60, Optuna 5):
+trials that the scheduler stopped are told as PRUNED, not as COMPLETE with their last value, so that the sampler
+does not compare one epoch with ten; a NaN ends a trial as FAIL instead of leaving it RUNNING for ever; a trial that
+crashes keeps the scores it had reported; every run has a study name of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from autotl.result import Status
+from autotl.space.parameters import Categorical, Depth
+from autotl.space.search_space import SCRATCH_VALUES, Config, SearchSpace
+
+SCORE = "score"
+
+
+def depth_name(name: str, n_stages: int, several: bool) -> str:
+    """Optuna's name for a freeze depth: backbones with different numbers of stages have different parameters."""
+    return f"{name}_of_{n_stages}" if several else name
+
+
+def suggest_config(
+    trial: Any, space: SearchSpace, n_stages: Mapping[str, int], *, scratch_allowed: bool = True
+) -> Config:
+    """One config, asked of an Optuna trial parameter by parameter.
+
+    Args:
+        trial: has Optuna's suggest_float, suggest_int and suggest_categorical.
+        space: where the config lies.
+        n_stages: stages of every backbone of the space.
+        scratch_allowed: False where the share of trials from scratch is used up.
+    """
+    several = len({n_stages[name] for name in space.backbones}) > 1
+    config: Config = {}
+    for parameter in space.parameters:
+        name = parameter.name
+        if not space.is_active(parameter, config):
+            config[name] = SCRATCH_VALUES[name]
+        elif name == "initial_weights" and not scratch_allowed:
+            config[name] = "pretrained"
+        elif isinstance(parameter, Categorical):
+            config[name] = (
+                parameter.choices[0]
+                if len(parameter.choices) == 1
+                else trial.suggest_categorical(name, list(parameter.choices))
+            )
+        elif isinstance(parameter, Depth):
+            stages = n_stages[config["backbone"]]
+            low, high = parameter.bounds(stages)
+            config[name] = low if low == high else trial.suggest_int(depth_name(name, stages, several), low, high)
+        else:
+            fixed = parameter.low == parameter.high
+            config[name] = (
+                parameter.low if fixed else trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+            )
+    return config
+
+
+def to_optuna(config: Config, space: SearchSpace, n_stages: Mapping[str, int]) -> dict[str, Any]:
+    """A config under Optuna's parameter names, to enqueue it."""
+    several = len({n_stages[name] for name in space.backbones}) > 1
+    names = {
+        parameter.name: depth_name(parameter.name, n_stages[config["backbone"]], several)
+        if isinstance(parameter, Depth)
+        else parameter.name
+        for parameter in space.parameters
+        if space.is_active(parameter, config)
+    }
+    return {optuna_name: config[name] for name, optuna_name in names.items()}
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]
+    """A search space explored by Optuna's TPE, with the study kept in a journal file.
+
+    Args:
+        space: what to search.
+        n_stages: stages of every backbone of the space.
+        journal: file of the study; optuna-dashboard opens it.
+        study_name: of this run.
+        seed: of the sampler.
+        start_points: configs tried first, in this order; they are clipped to the space.
+        deadline: time.time() from which no trial is proposed.
+        constants: added to every config, for the worker.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        n_stages: Mapping[str, int],
+        journal: Path,
+        study_name: str,
+        seed: int,
+        start_points: Sequence[Config],
+        deadline: float,
+        constants: Mapping[str, Any],
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._search_space = space
+        self._n_stages = dict(n_stages)
+        self._deadline = deadline
+        self._constants = dict(constants)
+        self._n_scratch = 0
+        self._n_suggested = 0
+        self.configs: dict[str, Config] = {}
+        super().__init__(
+            space=self._define,
+            metric=SCORE,
+            mode="max",
+            # Conditional parameters need group=True; see optuna.samplers.TPESampler.
+            sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=8),
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=study_name,
+        )
+        clipped = [space.clip(point, n_stages) for point in start_points]
+        for place, point in enumerate(clipped):
+            if point not in clipped[:place]:
+                self._ot_study.enqueue_trial(to_optuna(point, space, n_stages), user_attrs={"origin": "advice"})
+
+    def _define(self, trial: Any) -> Config:
+        share = self._n_scratch / max(1, self._n_suggested)
+        allowed = self._search_space.scratch_share > 0 and share <= self._search_space.scratch_share
+        return suggest_config(trial, self._search_space, self._n_stages, scratch_allowed=allowed)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next config, or that there is none because the time is up."""
+        if time.time() >= self._deadline:
+            return str(Searcher.FINISHED)
+        config = super().suggest(trial_id)
+        assert config is not None
+        self._n_suggested += 1
+        self._n_scratch += config["initial_weights"] == "scratch"
+        self.configs[trial_id] = dict(config)
+        self._ot_trials[trial_id].set_user_attr("config", config)
+        return {**config, **self._constants}
+
+    def origin(self, trial_id: str) -> str:
+        """ "advice" for a start point, else "search"."""
+        trial = self._ot_trials.get(trial_id)
+        return "search" if trial is None else str(trial.user_attrs.get("origin", "search"))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Report an epoch's score to the study; a NaN is left out."""
+        score = result.get(SCORE, math.nan)
+        if trial_id not in self._completed_trials and math.isfinite(score):
+            self._ot_trials[trial_id].report(score, int(result["epoch"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the study how a trial ended: with its best score, as pruned, or as failed."""
+        if trial_id in self._completed_trials or trial_id not in self._ot_trials:
+            return
+        self._completed_trials.add(trial_id)
+        status = Status(result["status"]) if result and "status" in result else Status.FAILED
+        best = float(result.get("best_score", math.nan)) if result else math.nan
+        if error or status is Status.FAILED or not math.isfinite(best):
+            self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+        elif status is Status.COMPLETED:
+            self._ot_study.tell(self._ot_trials[trial_id], best)
+        else:
+            self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.PRUNED)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state, and pickles are not kept."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Not offered: a study is continued from its journal."""
+        raise NotImplementedError("a study is continued from its journal")
+
+

@@ -1,0 +1,109 @@
+"""One Ray Tune class trainable that runs every trial of a slot: the process, its imports and its pages stay warm."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from autotl.models.saved import offer
+from autotl.result import Status
+from autotl.rundir import RunDir
+from autotl.train.loop import EpochReport, FineTuning
+from autotl.train.task import TrainingTask
+
+TASK_KEY = "task"
+"""Key of the config under which the path of the task's JSON file travels."""
+
+
+def load_task(path: Path) -> TrainingTask:
+    """The task written by the driver."""
+    return TrainingTask.from_plain(json.loads(path.read_text("utf-8")))
+
+
+class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
+    """A trial: epoch 0 is the score before training, then an epoch a step, until max_t or the deadline.
+
+    Whatever goes wrong inside a trial becomes a result with status "failed" and the traceback; the process lives on.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start the first trial of this slot."""
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start the next trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._begun = time.perf_counter()
+        self._config = {key: value for key, value in config.items() if key != TASK_KEY}
+        self._task = load_task(Path(config[TASK_KEY]))
+        self._best: EpochReport | None = None
+        self._fine_tuning: FineTuning | None = None
+        torch.set_num_threads(self._task.threads)
+
+    def step(self) -> dict[str, Any]:
+        """One epoch (the first call: epoch 0), or the record of what went wrong."""
+        try:
+            report = self._advance()
+            self._keep_best(report)
+        except Exception:  # one trial's failure must not end the search
+            self._fine_tuning = None
+            return self._result(None, Status.FAILED, traceback.format_exc())
+        status = self._status(report)
+        if status is not Status.STOPPED:
+            self._fine_tuning = None  # frees the model before the next trial makes its own
+        return self._result(report, status, "")
+
+    def _advance(self) -> EpochReport:
+        if self._fine_tuning is None:
+            self._fine_tuning = FineTuning(self._task, self._config)
+            return self._fine_tuning.start()
+        return self._fine_tuning.train_epoch()
+
+    def _keep_best(self, report: EpochReport) -> None:
+        """Remember this trial's best epoch, and offer it to the run folder as the best of all.
+
+        Epoch 0 is left out: it is the linear probe, which the run folder has, and a trial that only makes it worse
+        must not look as good as the probe to the sampler.
+        """
+        if report.epoch == 0 or not report.better_than(self._best):
+            return
+        self._best = report
+        assert self._fine_tuning is not None
+        card = self._fine_tuning.card(report, self.trial_id)
+        offer(RunDir(Path(self._task.run_dir)), card, self._fine_tuning.backbone.model.state_dict)
+
+    def _status(self, report: EpochReport) -> Status:
+        if report.epoch >= self._task.max_t:
+            return Status.COMPLETED
+        # A trial that goes on counts as stopped: if the scheduler ends it, this is its last word.
+        return Status.CUT if report.cut or time.time() >= self._task.deadline else Status.STOPPED
+
+    def _result(self, report: EpochReport | None, status: Status, error: str) -> dict[str, Any]:
+        best = self._best
+        return {
+            "score": report.score if report else float("nan"),
+            "epoch": report.epoch if report else 0,
+            "best_score": best.score if best else float("nan"),
+            "best_epoch": best.epoch if best else 0,
+            "best_metrics": dict(best.metrics) if best else {},
+            "status": str(status),
+            "error": error,
+            "elapsed": time.perf_counter() - self._begun,
+            "worker": f"{platform.node()}:{os.getpid()}",
+            "done": status is not Status.STOPPED,
+        }
+
+    def cleanup(self) -> None:
+        """Free the model when the slot ends."""
+        self._fine_tuning = None
