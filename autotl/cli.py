@@ -1,4 +1,4 @@
-"""The `autotl` command: the same doors as in Python. Exit codes: 0 done, 1 failed, 2 unusable input, 130 interrupted."""
+"""The `autotl` command: the same doors as in Python. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
         "--backbone", action="append", metavar="NAME[=FILE]", help="a backbone to try; may be given more than once"
     )
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--val-fraction", type=float, default=0.2, metavar="SHARE", help="held back without a val split")
+    command.add_argument(
+        "--val-fraction", type=float, default=0.2, metavar="SHARE", help="held back without a val split"
+    )
     command.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out")
     command.add_argument("--allow-download", action="store_true", help="fetch missing weights from the model hub")
     command.add_argument("--json", action="store_true", help="print nothing but the result, as JSON")

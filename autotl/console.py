@@ -144,7 +144,9 @@ class Console:
 class _Countdown(Progress):
     """A bar that moves with the clock instead of with calls."""
 
-    def __init__(self, *columns: TextColumn | BarColumn, end: float, total: float, console: RichConsole, transient: bool) -> None:
+    def __init__(
+        self, *columns: TextColumn | BarColumn, end: float, total: float, console: RichConsole, transient: bool
+    ) -> None:
         super().__init__(*columns, console=console, transient=transient)
         self._end, self._total = end, total
         self._clock: TaskID = self.add_task("", total=total, left="")
@@ -158,7 +160,7 @@ class _Countdown(Progress):
 
 def interval_text(estimate: Estimate) -> str:
     """`98.04 % (94.4 to 99.3 %, 153 images)`, or plain numbers for a log loss."""
-    if 0 <= estimate.low and estimate.high <= 1:
+    if estimate.low >= 0 and estimate.high <= 1:
         low, high = 100 * estimate.low, 100 * estimate.high
         return f"{100 * estimate.value:.2f} % (95 % interval {low:.1f} to {high:.1f} %, {estimate.n_images} images)"
     return f"{estimate.value:.4f} (95 % interval {estimate.low:.4f} to {estimate.high:.4f}, {estimate.n_images} images)"

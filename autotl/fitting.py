@@ -32,7 +32,7 @@ from autotl.rundir import RunDir, write_json
 from autotl.settings import FitSettings, check_settings
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import SearchSpace
-from autotl.train.device import Precision, measure_precision, pick_device
+from autotl.train.device import Precision, keep_freed_memory, measure_precision, pick_device
 from autotl.train.metrics import all_metrics, default_metric, estimate
 from autotl.train.prepare import Prepared, prepare, probe_card, probe_state, save_head
 from autotl.train.probe import Probe
@@ -150,6 +150,7 @@ class Fitting:
         self.console = console
         self.begun = begun
         self.records: list[TrialRecord] = []
+        keep_freed_memory()
 
     # -- the two ways through ------------------------------------------------------------------------------------
 
@@ -224,7 +225,9 @@ class Fitting:
         tested = f"{test} test" if test else "no test split"
         self.console.line(f"  {len(dataset.paths)} images decoded in {seconds:.1f} s: {sizes}, {tested}")
         for finding in dataset.findings:
-            named = f" ({', '.join(finding.paths[:3])}{', …' if len(finding.paths) > 3 else ''})" if finding.paths else ""
+            named = (
+                f" ({', '.join(finding.paths[:3])}{', …' if len(finding.paths) > 3 else ''})" if finding.paths else ""
+            )
             mark = "warning" if finding.severity == "warning" else "note"
             self.console.line(f"  {mark}: {finding.message}{named}", "yellow" if mark == "warning" else None)
 
@@ -493,7 +496,7 @@ def _epochs(space: SearchSpace, files: dict[str, BackboneFiles], n_train: int, s
 
 def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     pixels = store.open()
-    blocks = [predictor.probabilities_of_pixels(pixels[rows[start : start + 256]]) for start in range(0, len(rows), 256)]
+    blocks = [
+        predictor.probabilities_of_pixels(pixels[rows[start : start + 256]]) for start in range(0, len(rows), 256)
+    ]
     return np.concatenate(blocks)
-
-

@@ -30,9 +30,7 @@ class Yardstick:
     squared_bandwidth: float
 
 
-def make_yardstick(
-    source: str, backbone: str, embeddings: NDArray[np.float32], names: tuple[str, ...]
-) -> Yardstick:
+def make_yardstick(source: str, backbone: str, embeddings: NDArray[np.float32], names: tuple[str, ...]) -> Yardstick:
     """A yardstick from raw embeddings, shape (photographs, dimensions); rows are scaled to length 1."""
     rows = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     rows = rows.astype(np.float16).astype(np.float32)

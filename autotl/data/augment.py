@@ -92,8 +92,12 @@ def random_view(batch: torch.Tensor, size: int, recipe: Recipe, generator: torch
         float32 in 0..1, shape (n, 3, size, size).
     """
     images = _to_float(batch)
-    grid = F.affine_grid(_random_affine(len(images), recipe, generator), [len(images), 3, size, size], align_corners=False)
-    views = F.grid_sample(images, grid.to(images.device), mode="bilinear", padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(
+        _random_affine(len(images), recipe, generator), [len(images), 3, size, size], align_corners=False
+    )
+    views = F.grid_sample(
+        images, grid.to(images.device), mode="bilinear", padding_mode="reflection", align_corners=False
+    )
     views = _jitter(views, recipe.jitter, generator)
     return _erase(views, recipe.erase, generator)
 

@@ -96,5 +96,6 @@ def _shape_file(path: Path) -> Path:
 
 def _mode_findings(modes: Counter[str]) -> tuple[Finding, ...]:
     return tuple(
-        Finding("colour-mode", "info", f"{count} images of mode {mode} were converted to RGB") for mode, count in modes.items()
+        Finding("colour-mode", "info", f"{count} images of mode {mode} were converted to RGB")
+        for mode, count in modes.items()
     )

@@ -11,7 +11,7 @@ import torch
 from timm.data import resolve_data_config
 from timm.models._manipulate import group_with_matcher
 
-from autotl.models.weights import load_state
+from autotl.models.weights import TimmModel, load_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Backbone:
     """
 
     name: str
-    model: torch.nn.Module
+    model: TimmModel
     stage_of: dict[str, int | None]
     n_stages: int
     preprocessing: Preprocessing
@@ -92,7 +92,7 @@ class Backbone:
                 module.eval()
 
 
-def stage_of_parameters(model: torch.nn.Module) -> dict[str, int | None]:
+def stage_of_parameters(model: TimmModel) -> dict[str, int | None]:
     """timm's coarse group of every parameter, numbered from 0 without gaps; None for the classifier's."""
     names = model.pretrained_cfg["classifier"]
     heads = (names,) if isinstance(names, str) else tuple(names)
@@ -100,23 +100,21 @@ def stage_of_parameters(model: torch.nn.Module) -> dict[str, int | None]:
     in_classifier = {name for name, _ in model.named_parameters() if any(_is_inside(name, head) for head in heads)}
     used = sorted({groups[name] for name, _ in model.named_parameters() if name not in in_classifier})
     number = {group: place for place, group in enumerate(used)}
-    return {
-        name: None if name in in_classifier else number[groups[name]] for name, _ in model.named_parameters()
-    }
+    return {name: None if name in in_classifier else number[groups[name]] for name, _ in model.named_parameters()}
 
 
 def _is_inside(parameter: str, module: str) -> bool:
     return parameter == module or parameter.startswith(module + ".")
 
 
-def wrap(name: str, model: torch.nn.Module) -> Backbone:
+def wrap(name: str, model: TimmModel) -> Backbone:
     """A backbone around a timm model."""
     stage_of = stage_of_parameters(model)
     n_stages = 1 + max(stage for stage in stage_of.values() if stage is not None)
     return Backbone(name, model, stage_of, n_stages, preprocessing_of(model))
 
 
-def preprocessing_of(model: torch.nn.Module) -> Preprocessing:
+def preprocessing_of(model: TimmModel) -> Preprocessing:
     """timm's own evaluation preprocessing of a model; the stored square is as large as its crop needs."""
     return _from_data_config(resolve_data_config({}, model=model))
 

@@ -86,7 +86,9 @@ def find_entry(name: str) -> BackboneEntry:
         return entry
     if not Path(path).is_file() or not path.endswith(WEIGHT_SUFFIXES):
         found = "no such file" if not Path(path).is_file() else "is not a file of weights"
-        raise BackboneError([Problem("backbone", f"{name}={path}", found, "a file ending in " + ", ".join(WEIGHT_SUFFIXES))])
+        raise BackboneError(
+            [Problem("backbone", f"{name}={path}", found, "a file ending in " + ", ".join(WEIGHT_SUFFIXES))]
+        )
     return replace(entry, weights="file", path=str(Path(path).absolute()), package="", file="", sha256="")
 
 

@@ -84,7 +84,9 @@ def load_card(folder: Path) -> ModelCard:
         plain = json.loads(path.read_text("utf-8"))
         version = int(plain["format_version"])
         if version > FORMAT_VERSION:
-            raise ModelFileError(f"{path}: format {version} is newer than this autotl reads ({FORMAT_VERSION}): upgrade")
+            raise ModelFileError(
+                f"{path}: format {version} is newer than this autotl reads ({FORMAT_VERSION}): upgrade"
+            )
         return ModelCard(
             **(plain | {"classes": tuple(plain["classes"]), "validation": Estimate(**plain["validation"])})
         )

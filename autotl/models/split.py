@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 """Largest relative difference between `suffix(prefix(x))` and `model(x)` in fp32."""
 
 
-class _Reached(Exception):  # noqa: N818 - control flow, not an error
+class _Reached(Exception):
     """Carries the boundary's input out of the model."""
 
     def __init__(self, tensor: torch.Tensor) -> None:

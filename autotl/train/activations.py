@@ -145,6 +145,6 @@ def cached_view(
                 output = prefix(source.batch(chosen, recipe, view)).to(torch.bfloat16)
                 if len(shape) == 3:
                     output = output.permute(0, 2, 3, 1)
-                file.write(memoryview(output.contiguous().cpu().view(torch.int16).numpy()).cast("B"))
+                file.write(output.contiguous().cpu().view(torch.int16).numpy().tobytes())
         os.replace(partial, path)
     return cached

@@ -117,7 +117,7 @@ _Call = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, tuple[int, int], 
 
 
 def _slow_call(
-    input: torch.Tensor,  # noqa: A002 - torch's name
+    input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     stride: Any = 1,

@@ -146,10 +146,20 @@ class FineTuning:
         folder = Path(self.task.store).parent / "activations" / self.config["backbone"]
         path = folder / f"depth-{self._split.depth}-{part}-{name}.bf16"
         return cached_view(
-            path, self._split.shape, self._split.prefix, self._source, rows, recipe, view, self.task.precision, self._late
+            path,
+            self._split.shape,
+            self._split.prefix,
+            self._source,
+            rows,
+            recipe,
+            view,
+            self.task.precision,
+            self._late,
         )
 
-    def _forward(self, view: CachedView | None, places: NDArray[np.int64], rows: NDArray[np.int64], live: int | None) -> torch.Tensor:
+    def _forward(
+        self, view: CachedView | None, places: NDArray[np.int64], rows: NDArray[np.int64], live: int | None
+    ) -> torch.Tensor:
         """Logits of the images `rows`, which stand in `places` of `view`; `live` is the view number without one."""
         if self._split is not None and view is not None:
             tensor = view.rows(places).to(self.device)
@@ -192,7 +202,7 @@ class FineTuning:
         order = np.concatenate([order, order[: -len(order) % size]])
         per_epoch = len(order) // size
         self.backbone.train_mode()
-        losses = []
+        losses: list[float] = []
         for number, places in enumerate(batches(order, size)):
             if self._late():
                 return _mean(losses), True
@@ -206,9 +216,7 @@ class FineTuning:
         targets = torch.from_numpy(self._labels[rows]).to(self.device)
         with compute(self.device, self.task.precision):
             logits = self._forward(view, places, rows, live).float()
-            loss = F.cross_entropy(
-                logits, targets, self._class_weights, label_smoothing=self.config["label_smoothing"]
-            )
+            loss = F.cross_entropy(logits, targets, self._class_weights, label_smoothing=self.config["label_smoothing"])
         value = float(loss.detach())
         if not math.isfinite(value):
             raise Diverged(f"the loss became {value} in epoch {self.epoch + 1}")

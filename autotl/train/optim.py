@@ -27,9 +27,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         stage = backbone.stage_of[name]
-        rate = (
-            head_learning_rate if stage is None else learning_rate * layer_decay ** (backbone.n_stages - 1 - stage)
-        )
+        rate = head_learning_rate if stage is None else learning_rate * layer_decay ** (backbone.n_stages - 1 - stage)
         decay = 0.0 if parameter.ndim <= 1 else weight_decay
         groups[rate, decay].append(parameter)
     return [

@@ -74,7 +74,7 @@ def prepare(
     save_state(model, state)
     preprocessing = replace(preprocessing_of(model), store_size=store.size)
     device = pick_device()
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)
     source = ImageSource(store.open(), preprocessing, device, seed=0)
     begun = time.perf_counter()
     embeddings = embed(model, source, rows, precision, on_progress)

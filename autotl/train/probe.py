@@ -76,9 +76,7 @@ def _path(standard: Features, labels: NDArray[np.int64], balanced: bool) -> list
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(
-        max_iter=MAX_ITERATIONS, warm_start=True, class_weight="balanced" if balanced else None
-    )
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True, class_weight="balanced" if balanced else None)
     fits = []
     for strength in STRENGTHS:
         model.set_params(C=strength)
@@ -113,7 +111,8 @@ def knn_probabilities(
         weight = np.exp((np.take_along_axis(similarity, nearest, axis=1) - 1) / 0.07)
         rows = np.arange(len(similarity))[:, None]
         np.add.at(result[block], (rows, labels[nearest]), weight)
-    return result / result.sum(axis=1, keepdims=True)
+    shares: Features = result / result.sum(axis=1, keepdims=True)
+    return shares
 
 
 def unit(features: Features) -> Features:

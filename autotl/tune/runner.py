@@ -12,11 +12,10 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from autotl.errors import SearchError
-from autotl.result import Status, TrialRecord
+from autotl.result import TrialRecord
 from autotl.rundir import RunDir, write_json
 from autotl.settings import Resources
 from autotl.space.search_space import Config, SearchSpace
@@ -36,6 +35,7 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
@@ -72,7 +72,8 @@ def local_cpus() -> int:
 class RaySession:
     """Ray, started in the background while the images are embedded, and left as it was found.
 
-    Use as a context manager; `wait` returns the slots when Ray is up.
+    Use as a context manager; `wait` returns the slots when Ray is up. The thread that starts Ray lives until the
+    session ends: Linux kills Ray's processes when the thread that started them ends, not only with the process.
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -80,6 +81,8 @@ class RaySession:
         self._slots: Slots | None = None
         self._error: BaseException | None = None
         self._owned = False
+        self._started = threading.Event()
+        self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._start, name="autotl-ray-start", daemon=True)
 
     def __enter__(self) -> RaySession:
@@ -87,11 +90,13 @@ class RaySession:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._thread.join()
+        self._started.wait()
         if self._owned:
             import ray
 
             ray.shutdown()
+        self._leaving.set()
+        self._thread.join()
 
     def wait(self) -> Slots:
         """The slots of the running Ray.
@@ -99,7 +104,7 @@ class RaySession:
         Raises:
             SearchError: if Ray did not start or the cluster could not be joined.
         """
-        self._thread.join()
+        self._started.wait()
         if self._error is not None or self._slots is None:
             where = self._resources.address or "this machine"
             raise SearchError(f"Ray could not be started on {where}: {self._error}") from self._error
@@ -110,6 +115,8 @@ class RaySession:
             self._slots = self._connect()
         except BaseException as error:  # carried to the thread that waits
             self._error = error
+        self._started.set()
+        self._leaving.wait()
 
     def _connect(self) -> Slots:
         for name, value in _QUIET.items():
@@ -187,6 +194,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> lis
     from ray import tune
     from ray.tune.error import TuneError
 
+    from autotl.tune.recorder import Recorder
     from autotl.tune.study import SCORE, StudySearch
     from autotl.tune.trainable import TASK_KEY, FineTuningTrainable
 
@@ -202,7 +210,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> lis
         deadline=plan.task.deadline - MIN_TRIAL_SECONDS,
         constants={TASK_KEY: str(task_file)},
     )
-    recorder = _make_recorder(plan, search, on_trial)
+    recorder = Recorder(plan.run, search, plan.first_number, on_trial)
     # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.
     scratch = tempfile.mkdtemp(prefix="autotl-tune-")
     resources = {"CPU": plan.slots.cpus} | ({"GPU": plan.slots.gpus} if plan.slots.gpus else {})
@@ -224,7 +232,14 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> lis
             time_budget_s=max(1.0, plan.task.deadline + 15 - time.time()),
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name="search", storage_path=scratch, callbacks=[recorder], verbose=0),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=scratch,
+            callbacks=[recorder],
+            verbose=0,
+            # The best model is saved by autotl itself; a checkpoint a trial would fill the disk.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     )
     try:
         with _silenced():
@@ -237,75 +252,15 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> lis
     return list(recorder.records)
 
 
-def _make_recorder(plan: SearchPlan, search: Any, on_trial: Callable[[TrialRecord], None]) -> Any:
-    """A Tune callback that turns trials into records as they end."""
-    from ray import tune
-
-    class Recorder(tune.Callback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.records: list[TrialRecord] = []
-            self._curves: dict[str, list[float]] = {}
-            self._last: dict[str, dict[str, Any]] = {}
-
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-            self._last[trial.trial_id] = result
-            if result["status"] != Status.FAILED:
-                self._curves.setdefault(trial.trial_id, []).append(float(result["score"]))
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self._record(trial.trial_id)
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            error = trial.get_error() if hasattr(trial, "get_error") else None
-            self._record(trial.trial_id, f"the worker was lost: {error or 'no reason given'}")
-
-        def finish(self) -> None:
-            """Record the trials that were still running when the search ended."""
-            for trial_id in list(search.configs):
-                self._record(trial_id, cut=True)
-
-        def _record(self, trial_id: str, error: str = "", cut: bool = False) -> None:
-            config = search.configs.get(trial_id)
-            if config is None:
-                return
-            last = self._last.pop(trial_id, {})
-            curve = self._curves.pop(trial_id, [])
-            status = Status.FAILED if error else Status(last.get("status", Status.CUT))
-            best = last.get("best_score")
-            record = TrialRecord(
-                number=plan.first_number + len(self.records),
-                trial_id=trial_id,
-                config=search.configs.pop(trial_id),
-                status=Status.CUT if cut and not error and status is Status.STOPPED else status,
-                score=float(best) if best is not None and best == best else None,
-                epochs=int(last.get("epoch", 0)),
-                seconds=round(float(last.get("elapsed", 0.0)), 2),
-                metrics=dict(last.get("best_metrics", {})),
-                curve=tuple(curve),
-                error=error or str(last.get("error", "")),
-                worker=str(last.get("worker", "")),
-                origin=search.origin(trial_id),
-            )
-            self.records.append(record)
-            plan.run.append_trial(record.to_json())
-            if record.error:
-                log.warning("trial %d failed:\n%s", record.number, record.error)
-            on_trial(record)
-
-    return Recorder()
-
-
 @contextlib.contextmanager
 def _silenced() -> Any:
-    """Ray's own loggers at ERROR: what the user needs to know is in the records and in fit.log."""
+    """Ray's own loggers off: what the user needs to know is in the records and in fit.log."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.data", "ray.air")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         constants: Mapping[str, Any],
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group=True, on purpose
         self._search_space = space
         self._n_stages = dict(n_stages)
         self._deadline = deadline
@@ -178,5 +180,3 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Not offered: a study is continued from its journal."""
         raise NotImplementedError("a study is continued from its journal")
-
-

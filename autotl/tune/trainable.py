@@ -16,6 +16,7 @@ from ray import tune
 from autotl.models.saved import offer
 from autotl.result import Status
 from autotl.rundir import RunDir
+from autotl.train.device import keep_freed_memory
 from autotl.train.loop import EpochReport, FineTuning
 from autotl.train.task import TrainingTask
 
@@ -36,6 +37,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start the first trial of this slot."""
+        keep_freed_memory()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -1,0 +1,98 @@
+"""A Tune callback that turns trials into records as they end."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+
+from autotl.result import Status, TrialRecord
+from autotl.rundir import RunDir
+from autotl.tune.study import StudySearch
+
+log = logging.getLogger("autotl")
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Keeps a record of every trial: in `records`, in the run folder, and by calling `on_trial`.
+
+    Args:
+        run: where records are appended.
+        search: knows the configs of the trials and where they came from.
+        first_number: number of the first record.
+        on_trial: called with every record.
+    """
+
+    def __init__(
+        self, run: RunDir, search: StudySearch, first_number: int, on_trial: Callable[[TrialRecord], None]
+    ) -> None:
+        self.records: list[TrialRecord] = []
+        self._run = run
+        self._search = search
+        self._first_number = first_number
+        self._on_trial = on_trial
+        self._curves: dict[str, list[float]] = {}
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Pickled as a callback that does nothing: Ray pickles callbacks for `Tuner.restore`, which is not used."""
+        return tune.Callback, ()
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """Remember an epoch."""
+        self._last[trial.trial_id] = result
+        if result["status"] != Status.FAILED:
+            self._curves.setdefault(trial.trial_id, []).append(float(result["score"]))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Record a trial that ended, by itself or by the scheduler."""
+        self._record(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Record a trial whose worker was lost."""
+        error = trial.get_error() if hasattr(trial, "get_error") else None
+        self._record(trial.trial_id, f"the worker was lost: {error or 'no reason given'}")
+
+    def finish(self) -> None:
+        """Record the trials that were still running when the search ended."""
+        for trial_id in list(self._search.configs):
+            self._record(trial_id, cut=True)
+
+    def _record(self, trial_id: str, error: str = "", cut: bool = False) -> None:
+        config = self._search.configs.pop(trial_id, None)
+        if config is None:
+            return
+        last = self._last.pop(trial_id, {})
+        record = TrialRecord(
+            number=self._first_number + len(self.records),
+            trial_id=trial_id,
+            config=config,
+            status=_status(last, error, cut),
+            score=_finite(last.get("best_score")),
+            epochs=int(last.get("epoch", 0)),
+            seconds=round(float(last.get("elapsed", 0.0)), 2),
+            metrics=dict(last.get("best_metrics", {})),
+            curve=tuple(self._curves.pop(trial_id, [])),
+            error=error or str(last.get("error", "")),
+            worker=str(last.get("worker", "")),
+            origin=self._search.origin(trial_id),
+        )
+        self.records.append(record)
+        self._run.append_trial(record.to_json())
+        if record.error:
+            log.warning("trial %d failed:\n%s", record.number, record.error)
+        self._on_trial(record)
+
+
+def _status(last: dict[str, Any], error: str, cut: bool) -> Status:
+    if error:
+        return Status.FAILED
+    status = Status(last.get("status", Status.CUT))
+    return Status.CUT if cut and status is Status.STOPPED else status
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
