@@ -20,7 +20,7 @@ from autotl.rundir import RunDir, write_json
 from autotl.settings import Budget, FitSettings, Resources, as_names, as_seconds
 
 if TYPE_CHECKING:
-    from autotl.advise.advisor import Advice
+    from autotl.advice.advisor import Advice
     from autotl.predictor import Predictor
 
 

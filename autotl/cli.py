@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(str(error))
         return 1
     except KeyboardInterrupt:
-        _fail("interrupted before there was a model")
+        _fail("interrupted")
         return 130
     return 0
 
@@ -191,7 +191,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     if chosen.json:
         _print(json.dumps({name: asdict(one) for name, one in estimates.items()}, indent=2))
     else:
-        _print("\n".join(f"{name:<18} {interval_text(one)}" for name, one in estimates.items()))
+        _print("\n".join(f"{name:<18} {interval_text(one, name)}" for name, one in estimates.items()))
 
 
 def _add_spaces(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -217,18 +217,28 @@ def _spaces_list(chosen: argparse.Namespace) -> None:
 
 
 def _spaces_show(chosen: argparse.Namespace) -> None:
+    _print(_read_space(chosen.space))
+
+
+def _read_space(name: str) -> str:
     from autotl.space.files import find_space
 
-    _print(find_space(chosen.space).read_text("utf-8"))
+    path = find_space(name)
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError([Problem("space", str(path), f"cannot be read ({error})")]) from error
 
 
 def _spaces_copy(chosen: argparse.Namespace) -> None:
-    from autotl.space.files import find_space
-
     target = Path(chosen.target)
     if target.exists():
         raise SpaceError([Problem("space", str(target), "exists already", "the name of a new file")])
-    target.write_text(find_space(chosen.space).read_text("utf-8"), "utf-8")
+    text = _read_space(chosen.space)
+    try:
+        target.write_text(text, "utf-8")
+    except OSError as error:
+        raise SpaceError([Problem("space", str(target), f"cannot be written ({error})")]) from error
     _print(f"{chosen.space} copied to {target}; use it with autotl fit --space {target}")
 
 
@@ -288,7 +298,10 @@ def _example(chosen: argparse.Namespace) -> None:
     target = Path(chosen.target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SettingsError([Problem("settings", f"DIR {target}", "exists already", "a new or empty folder")])
-    counts = write_digits(target)
+    try:
+        counts = write_digits(target)
+    except OSError as error:
+        raise SettingsError([Problem("settings", f"DIR {target}", f"cannot be written ({error})")]) from error
     _print(f"{sum(counts.values())} images in {target}: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
 
 

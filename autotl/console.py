@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from autotl.result import Estimate, FitResult, TrialRecord
 
@@ -41,7 +42,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False, deadline: float = 0.0) -> None:
         # soft_wrap leaves the breaking of lines to the terminal, so that output in a file can be searched.
-        self._rich = RichConsole(quiet=quiet, highlight=False, soft_wrap=True)
+        self._rich = RichConsole(quiet=quiet, highlight=False, soft_wrap=True, emoji=False)
         self._live = self._rich.is_terminal and not quiet
         self._deadline = deadline
         self._best = float("-inf")
@@ -116,11 +117,10 @@ class Console:
         table = Table(box=None, pad_edge=False)
         for place, name in enumerate(columns):
             numeric = all(_is_number(row[place]) for row in rows) and place > 0
-            table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+            table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*row)
-        if not self._live:
-            self._rich.width = 200
+            table.add_row(*(Text(cell) for cell in row))
+        self._rich.width = max(self._rich.width, 200)  # the terminal may wrap rows; cells are never cut
         self._rich.print(table, soft_wrap=False, crop=False)
 
     def winner(self, result: FitResult, n_stages: int) -> None:
@@ -130,9 +130,9 @@ class Console:
         how = "linear probe on frozen features" if card.trial_id.startswith("probe-") else how
         self.heading("Winner")
         self.line(f"  {card.backbone}, {how}")
-        self.line(f"  validation {result.metric} {interval_text(result.validation)}")
+        self.line(f"  validation {result.metric} {interval_text(result.validation, result.metric)}")
         if result.test is not None:
-            self.line(f"  test {result.metric} {interval_text(result.test)}", style="bold green")
+            self.line(f"  test {result.metric} {interval_text(result.test, result.metric)}", style="bold green")
             others = {k: v for k, v in result.test_metrics.items() if k != result.metric}
             self.line("  test " + ", ".join(f"{name} {value:.4f}" for name, value in others.items()))
         searched = sum(trial.origin != "probe" for trial in result.trials)
@@ -158,9 +158,9 @@ class _Countdown(Progress):
         yield from super().get_renderables()
 
 
-def interval_text(estimate: Estimate) -> str:
-    """`98.04 % (94.4 to 99.3 %, 153 images)`, or plain numbers for a log loss."""
-    if estimate.low >= 0 and estimate.high <= 1:
+def interval_text(estimate: Estimate, metric: str = "") -> str:
+    """`98.04 % (95 % interval 94.4 to 99.3 %, 153 images)`, or plain numbers for a log loss."""
+    if metric != "log_loss" and estimate.low >= 0 and estimate.high <= 1:
         low, high = 100 * estimate.low, 100 * estimate.high
         return f"{100 * estimate.value:.2f} % (95 % interval {low:.1f} to {high:.1f} %, {estimate.n_images} images)"
     return f"{estimate.value:.4f} (95 % interval {estimate.low:.4f} to {estimate.high:.4f}, {estimate.n_images} images)"
@@ -177,7 +177,7 @@ def print_plain(text: str) -> None:
 
 def print_error(text: str) -> None:
     """An error message, on standard error."""
-    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
+    RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(text, style="red", markup=False)
 
 
 @contextmanager

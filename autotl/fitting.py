@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotl import rundir
-from autotl.advise.advisor import Advice
-from autotl.advise.advisor import advise as put_together
-from autotl.advise.evidence import BackboneEvidence, LabelledFeatures, probe_backbone
-from autotl.advise.reference import load_yardstick
-from autotl.advise.similarity import Similarity, measure_similarity
+from autotl.advice.advisor import Advice
+from autotl.advice.advisor import advise as put_together
+from autotl.advice.evidence import BackboneEvidence, LabelledFeatures, probe_backbone
+from autotl.advice.reference import load_yardstick
+from autotl.advice.similarity import Similarity, measure_similarity
 from autotl.console import Console
 from autotl.data.folder import Listing, list_folder, unreadable_problems, without
 from autotl.data.pixels import PixelStore, build_store

@@ -65,12 +65,10 @@ class Predictor:
         """
         files = find_images([paths] if isinstance(paths, str | os.PathLike) else list(paths))
         predictions = []
-        for start in range(0, len(files), BATCH):
-            chosen = files[start : start + BATCH]
-            for file, row in zip(chosen, self.probabilities(chosen), strict=True):
-                by_class = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
-                best = int(row.argmax())
-                predictions.append(Prediction(str(file), self.classes[best], float(row[best]), by_class))
+        for file, row in zip(files, self.probabilities(files), strict=True):
+            by_class = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
+            best = int(row.argmax())
+            predictions.append(Prediction(str(file), self.classes[best], float(row[best]), by_class))
         return predictions
 
     def probabilities(self, files: Sequence[Path]) -> NDArray[np.float32]:
@@ -79,11 +77,15 @@ class Predictor:
         Raises:
             DatasetError: if a file cannot be decoded; all such files are listed.
         """
-        rows = [
-            self.probabilities_of_pixels(self._decode(files[start : start + BATCH]))
-            for start in range(0, len(files), BATCH)
-        ]
-        return np.concatenate(rows) if rows else np.zeros((0, len(self.classes)), dtype=np.float32)
+        rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
+        problems: list[Problem] = []
+        for start in range(0, len(files), BATCH):
+            pixels, found = self._decode(files[start : start + BATCH])
+            problems += found
+            if not problems:  # once a file is damaged, the rest is only looked through for others
+                rows.append(self.probabilities_of_pixels(pixels))
+        raise_if_any(problems)
+        return np.concatenate(rows)
 
     def probabilities_of_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Class probabilities of decoded images, shape (images, classes), computed in float32.
@@ -96,20 +98,21 @@ class Predictor:
         size, crop = self.preprocessing.input_size, self.preprocessing.crop
         with torch.inference_mode():
             for start in range(0, len(pixels), BATCH):
-                views = eval_view(torch.from_numpy(pixels[start : start + BATCH]), size, crop)
+                views = eval_view(torch.from_numpy(np.array(pixels[start : start + BATCH])), size, crop)
                 images = self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
                 rows.append(torch.softmax(self.model(images).float(), dim=1).numpy())
         return np.concatenate(rows)
 
-    def _decode(self, files: Sequence[Path]) -> NDArray[np.uint8]:
-        images, problems = [], []
+    def _decode(self, files: Sequence[Path]) -> tuple[NDArray[np.uint8], list[Problem]]:
+        """The pixels of the files that can be decoded, and a problem for each that cannot."""
+        size = self.preprocessing.store_size
+        images, problems = [np.zeros((0, size, size, 3), dtype=np.uint8)], []
         for file in files:
             try:
-                images.append(decode(file, self.preprocessing.store_size)[0])
+                images.append(decode(file, size)[0][None])
             except OSError as error:
                 problems.append(Problem("dataset", str(file), f"unreadable image: {error}"))
-        raise_if_any(problems)
-        return np.stack(images)
+        return np.concatenate(images), problems
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -122,7 +125,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     problems = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(file for file in path.rglob("*") if _is_visible_image(file, path))
             files += inside
             if not inside:
                 problems.append(Problem("dataset", str(path), "holds no images"))
@@ -133,6 +136,11 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     if problems:
         raise DatasetError(problems)
     return files
+
+
+def _is_visible_image(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file()
 
 
 def load_predictor(folder: Path) -> Predictor:

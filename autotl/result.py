@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autotl.advise.advisor import Advice
+    from autotl.advice.advisor import Advice
     from autotl.predictor import Predictor
 
 

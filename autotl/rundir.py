@@ -123,7 +123,7 @@ class RunDir:
     def read_trials(self) -> list[dict[str, Any]]:
         """The finished trials; a last line that was cut off by a crash is left out."""
         records = []
-        for line in self.trials.read_text("utf-8").splitlines() if self.trials.exists() else ():
+        for line in self.trials.read_bytes().splitlines() if self.trials.exists() else ():
             try:
                 records.append(json.loads(line))
             except ValueError:
@@ -134,7 +134,7 @@ class RunDir:
 def default_path(dataset_dir: Path, now: float | None = None) -> Path:
     """`autotl_runs/NAME-DATE-TIME` in the current folder, with a number appended while that name is taken."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    base = Path(DEFAULT_PARENT).absolute() / f"{dataset_dir.absolute().name or 'run'}-{stamp}"
+    base = Path(DEFAULT_PARENT).absolute() / f"{dataset_dir.resolve().name or 'run'}-{stamp}"
     candidate, number = base, 2
     while candidate.exists():
         candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
@@ -152,6 +152,8 @@ def check_free(path: Path) -> list[Problem]:
     if path.is_dir() and any(path.iterdir()):
         return [Problem("run folder", where, "is not empty", "a new or empty folder")]
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not parent.is_dir():
+        return [Problem("run folder", where, f"{parent} is a file", "a new or empty folder")]
     if not os.access(parent, os.W_OK):
         return [Problem("run folder", where, f"{parent} is not writable")]
     return []

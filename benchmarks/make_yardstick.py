@@ -1,6 +1,6 @@
 """Make the yardstick that ships with the package: embeddings of a sample of ImageNet photographs.
 
-    python benchmarks/make_yardstick.py FOLDER [--output autotl/advise/imagenet1k-lite0.npz]
+    python benchmarks/make_yardstick.py FOLDER [--output autotl/advice/imagenet1k-lite0.npz]
 
 FOLDER holds one photograph a class, named nXXXXXXXX_class_name.jpg. Only the embeddings are kept.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autotl.advise.reference import SHIPPED, make_yardstick, save_yardstick
+from autotl.advice.reference import SHIPPED, make_yardstick, save_yardstick
 from autotl.data.decode import IMAGE_SUFFIXES
 from autotl.data.pixels import build_store
 from autotl.models.backbone import preprocessing_named
@@ -27,7 +27,7 @@ def main() -> None:
     """Read the photographs, embed them in float32, write the npz."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    default = Path(__file__).parent.parent / "autotl" / "advise" / SHIPPED
+    default = Path(__file__).parent.parent / "autotl" / "advice" / SHIPPED
     parser.add_argument("--output", type=Path, default=default)
     arguments = parser.parse_args()
     paths = sorted(file.name for file in arguments.folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)

@@ -51,7 +51,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float32)
         # 16-bit files use the whole range by definition; "I" and "F" files only sometimes do.
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
+        largest = values.max(initial=0)
+        top = 65535.0 if image.mode.startswith("I;16") or largest > 255 else 255.0
+        if image.mode == "F" and largest <= 1:
+            top = 1.0
         return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")
@@ -85,11 +88,12 @@ def decode(source: Path | bytes, size: int) -> tuple[NDArray[np.uint8], str]:
     except Exception as error:  # Pillow raises many kinds (SyntaxError, ValueError, struct.error) on damaged files
         raise OSError(_reason(error)) from error
     width, height = upright.size
-    scale = size / min(width, height)
-    scaled = (max(size, round(width * scale)), max(size, round(height * scale)))
-    resized = upright.resize(scaled, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.uint8), mode
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    square = (left, top, left + side, top + side)
+    # Only the square is scaled: a long strip would otherwise grow to hundreds of megabytes first.
+    resized = upright.resize((size, size), Image.Resampling.BICUBIC, box=square, reducing_gap=3.0)
+    return np.asarray(resized, dtype=np.uint8), mode
 
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated file is an error, never a half-gray image

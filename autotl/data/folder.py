@@ -95,9 +95,10 @@ def list_folder(
     images, findings, problems = _walk_layout(root, where)
     if not images:
         return empty, problems or [Problem("dataset", where, "holds no images", LAYOUTS)]
-    images, found, unreadable = _set_unreadable_apart(root, images, skip_unreadable)
+    sound, found, unreadable = _set_unreadable_apart(root, images, skip_unreadable)
     findings += found
-    groups, found = _find_duplicates(root, images)
+    groups, found = _find_duplicates(root, sound)
+    images = sound if skip_unreadable else images
     listing = Listing(root, tuple(images), (*findings, *found), groups)
     problems += [*(_check_classes(listing, where) if for_training else ()), *unreadable]
     return listing, problems
@@ -113,10 +114,7 @@ def _walk_layout(root: Path, where: str) -> tuple[list[Image], list[Finding], li
     problems: list[Problem] = []
     others: list[str] = []
     images: list[Image] = []
-    loose = [entry.name for entry in root.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
-    if loose and not folders:
-        found = f"{len(loose)} images lie directly in it ({loose[0]}, …), with no class folders"
-        problems.append(Problem("dataset", where, found, LAYOUTS, "put each class into a folder of its own"))
+    problems += _sort_out_loose(root, root, where, others)
     split_layout = any(folder.name.lower() == "train" for folder in named)
     if not split_layout:
         for folder in folders:
@@ -124,18 +122,31 @@ def _walk_layout(root: Path, where: str) -> tuple[list[Image], list[Finding], li
     else:
         problems += _check_split_folders(folders, named, where)
         for split_folder in named:
+            problems += _sort_out_loose(root, split_folder, f"dataset {split_folder}", others)
             for folder in _visible_folders(split_folder):
                 images += _walk_class(root, folder, SPLIT_FOLDERS[split_folder.name.lower()], others)
     if named and not split_layout:
         names = ", ".join(folder.name for folder in named)
         found = f"has {names} but no train; looked for train/CLASS/images"
         problems.append(Problem("dataset", where, found, LAYOUTS))
-    others += loose if folders else []
     findings = []
     if others:
         message = f"{len(others)} files are not images in a class folder and were ignored"
         findings.append(Finding("ignored-files", "info", message, tuple(sorted(others)[:20])))
     return sorted(images, key=lambda image: image.path), findings, problems
+
+
+def _sort_out_loose(root: Path, folder: Path, where: str, others: list[str]) -> Iterable[Problem]:
+    """Images directly in a folder that should hold class folders: ignored beside such, else a problem."""
+    inside = folder.iterdir()
+    loose = sorted(entry for entry in inside if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    if not loose:
+        return
+    if _visible_folders(folder):
+        others += [path.relative_to(root).as_posix() for path in loose]
+        return
+    found = f"{len(loose)} images lie directly in it ({loose[0].name}, …), with no class folders"
+    yield Problem("dataset", where, found, LAYOUTS, "put each class into a folder of its own")
 
 
 def _check_split_folders(folders: list[Path], named: list[Path], where: str) -> Iterable[Problem]:
@@ -153,7 +164,12 @@ def _check_split_folders(folders: list[Path], named: list[Path], where: str) -> 
 
 def _walk_class(root: Path, folder: Path, split: SplitName | None, others: list[str]) -> list[Image]:
     images = []
+    visited = set()
     for parent, directories, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in visited:  # a link to a folder above it
+            directories.clear()
+            continue
+        visited.add(os.path.realpath(parent))
         directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in names:
             path = Path(parent, name).relative_to(root).as_posix()
@@ -193,7 +209,7 @@ def _set_unreadable_apart(
     if not unreadable:
         return sound, [], []
     if not skip:
-        return images, [], unreadable_problems(root, unreadable)
+        return sound, [], unreadable_problems(root, unreadable)
     message = f"{len(unreadable)} unreadable images were left out, as asked"
     return sound, [Finding("unreadable", "warning", message, tuple(unreadable))], []
 

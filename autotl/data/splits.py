@@ -67,16 +67,28 @@ def stratified_holdout(
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         wanted = min(max(1, round(fraction * len(members))), len(members) - 1)
-        for group in generator.permutation(np.unique(groups[members])):
-            together = np.flatnonzero(groups == group)
-            inside = together[labels[together] == label]
+        order = [np.flatnonzero(groups == group) for group in generator.permutation(np.unique(groups[members]))]
+        for together in order:
             already = int(held[members].sum())
             if already >= wanted:
                 break
-            # A group that would overshoot is left for training; so is one that would empty the class.
-            if not held[together].any() and already + len(inside) <= max(wanted, 1):
+            # A group that would overshoot is left for training; so is one that would empty a class.
+            inside = int((labels[together] == label).sum())
+            if already + inside <= wanted and _leaves_some(together, labels, held):
                 held[together] = True
+        if not held[members].any():  # all groups are larger than the share: better too many than none
+            for together in sorted(order, key=len):
+                if _leaves_some(together, labels, held):
+                    held[together] = True
+                    break
     return held
+
+
+def _leaves_some(together: NDArray[np.int64], labels: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:
+    """Whether no class would be without training images if the images `together` were held out as well."""
+    after = held.copy()
+    after[together] = True
+    return all(not after[labels == label].all() for label in np.unique(labels[together]))
 
 
 def make_dataset(listing: Listing, val_fraction: float, seed: int) -> Dataset:

@@ -83,12 +83,19 @@ class Backbone:
             stage = self.stage_of[name]
             parameter.requires_grad_(stage is None or stage >= depth)
 
-    def train_mode(self) -> None:
-        """Training mode, except for modules all of whose parameters are frozen: their batch-norm statistics stay."""
+    def train_mode(self, *, keep_statistics: bool) -> None:
+        """Training mode, except for modules all of whose parameters are frozen: their batch-norm statistics stay.
+
+        Args:
+            keep_statistics: leave the statistics of trained batch norms as they are, too. A head fitted on the
+                frozen features knows only these: with those of a batch of far images its loss is a hundred times as
+                high, and the good start is lost.
+        """
         self.model.train()
         for module in self.model.modules():
             parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
+            frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+            if frozen or (keep_statistics and isinstance(module, torch.nn.modules.batchnorm._BatchNorm)):
                 module.eval()
 
 

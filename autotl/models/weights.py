@@ -133,7 +133,10 @@ def load_pretrained(entry: BackboneEntry, path: Path) -> TimmModel:
         return _load_in_order(entry, path)
     try:
         # timm's own loader, told where the file is: it renames and reshapes what older checkpoints need.
-        return timm.create_model(entry.name, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": str(path)})
+        # With all its classes, because timm does not look for missing tensors when it is to leave the classifier out.
+        model = timm.create_model(entry.name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+        model.reset_classifier(0)
+        return model
     except Exception as error:  # torch, safetensors, pickle and timm each raise their own
         found = f"{path} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})"
         raise BackboneError([Problem("backbone", entry.name, found, f"weights of timm's {entry.name}")]) from error
@@ -164,10 +167,18 @@ def load_state(model: TimmModel, path: Path) -> None:
     Raises:
         BackboneError: if a tensor outside the classifier is missing, or one is left over.
     """
-    result: Any = model.load_state_dict(load_file(path), strict=False)
+    try:
+        result: Any = model.load_state_dict(load_file(path), strict=False)
+    except RuntimeError as error:
+        found = f"{path.name}: {' '.join(str(error).split())}"
+        raise BackboneError([Problem("backbone", _architecture(model), found)]) from error
     names = model.pretrained_cfg["classifier"]
     heads = (names,) if isinstance(names, str) else tuple(names)
     missing = [name for name in result.missing_keys if not name.startswith(heads)]
     if missing or result.unexpected_keys:
         found = f"{path.name}: missing {missing[:3]}, unexpected {result.unexpected_keys[:3]}"
-        raise BackboneError([Problem("backbone", model.pretrained_cfg.get("architecture", "backbone"), found)])
+        raise BackboneError([Problem("backbone", _architecture(model), found)])
+
+
+def _architecture(model: TimmModel) -> str:
+    return str(model.pretrained_cfg.get("architecture", "backbone"))

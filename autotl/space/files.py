@@ -21,6 +21,9 @@ _RANGES = {
 }
 """Float parameters and the values that make sense for them."""
 
+_MANY_STAGES = 10_000
+"""More than any backbone has: bounds are compared as if it had so many."""
+
 _CHOICES: dict[str, Callable[[Any], bool]] = {
     "backbone": lambda value: isinstance(value, str) and value != "",
     "initial_weights": lambda value: value in INITIAL_WEIGHTS,
@@ -143,15 +146,15 @@ def _read_parameter(name: str, plain: dict[str, Any], where: str) -> tuple[list[
     problems += [Problem("space", where, f"{key} is missing") for key in needed if key not in plain]
     when, wrong = _read_when(name, plain.get("when"), where)
     problems += wrong
-    if problems:
+    if any(key not in plain for key in needed):
         return problems, None
     if kind == "choices":
-        problems = _check_choices(name, plain["choices"], where)
+        problems += _check_choices(name, plain["choices"], where)
         return problems, None if problems else Categorical(name, tuple(plain["choices"]))
     if kind == "depth":
-        problems = _check_depth(plain, where)
+        problems += _check_depth(plain, where)
         return problems, None if problems else Depth(name, plain["low"], plain["high"], when)
-    problems = _check_float(name, plain, where)
+    problems += _check_float(name, plain, where)
     log = bool(plain.get("log", False))
     return problems, None if problems else Float(name, float(plain["low"]), float(plain["high"]), log, when)
 
@@ -175,7 +178,7 @@ def _check_choices(name: str, choices: Any, where: str) -> list[Problem]:
     problems = [
         Problem("space", f"{where} choices", repr(choice), allowed) for choice in choices if not _CHOICES[name](choice)
     ]
-    if len({json.dumps(choice) for choice in choices}) < len(choices):
+    if len({json.dumps(choice, default=str) for choice in choices}) < len(choices):
         problems.append(Problem("space", f"{where} choices", f"{choices} has repeats", "each choice once"))
     return problems
 
@@ -186,11 +189,13 @@ def _check_depth(plain: dict[str, Any], where: str) -> list[Problem]:
         value = plain[key]
         try:
             fine = isinstance(value, str) or _whole(value, 0)
-            resolve_depth(value if fine else "", 100)
+            resolve_depth(value if fine else "", _MANY_STAGES)
         except ValueError:
             allowed = 'a whole number from 0, "all" or "all-N"'
             problems.append(Problem("space", f"{where} {key}", repr(value), allowed))
-    if not problems and resolve_depth(plain["low"], 100) > resolve_depth(plain["high"], 100):
+    # Two of a kind compare whatever the backbone; a number and "all-N" as with a typical large one.
+    stages = _MANY_STAGES if type(plain["low"]) is type(plain["high"]) else 100
+    if not problems and resolve_depth(plain["low"], stages) > resolve_depth(plain["high"], stages):
         problems.append(Problem("space", where, f"low {plain['low']!r} is deeper than high {plain['high']!r}"))
     return problems
 
@@ -211,18 +216,23 @@ def _check_float(name: str, plain: dict[str, Any], where: str) -> list[Problem]:
     return problems
 
 
+def _toml_value(value: Any) -> str:
+    """JSON's numbers, lists and texts are TOML's, but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def to_toml(space: SearchSpace) -> str:
     """The space as TOML text, which `load_space` reads back to an equal space."""
     lines: list[str] = []
     tables: list[str] = []
     for key, value in space.to_plain().items():
         if not isinstance(value, dict):
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+            lines.append(f"{key} = {_toml_value(value)}")
             continue
         tables.append(f"\n[{key}]")
         for inner, item in value.items():
             if isinstance(item, dict):
-                tables += [f"{inner}.{name} = {json.dumps(values)}" for name, values in item.items()]
+                tables += [f"{inner}.{name} = {_toml_value(values)}" for name, values in item.items()]
             else:
-                tables.append(f"{inner} = {json.dumps(item)}")
+                tables.append(f"{inner} = {_toml_value(item)}")
     return "\n".join([*lines, *tables]) + "\n"

@@ -54,7 +54,7 @@ class SearchSpace:
     scratch_share: float = 0.15
 
     def __getitem__(self, name: str) -> Parameter:
-        return next(parameter for parameter in self.parameters if parameter.name == name)
+        return {parameter.name: parameter for parameter in self.parameters}[name]
 
     @property
     def backbones(self) -> tuple[str, ...]:

@@ -201,7 +201,7 @@ class FineTuning:
         # The last batch is filled up: a batch of one image would have no batch statistics.
         order = np.concatenate([order, order[: -len(order) % size]])
         per_epoch = len(order) // size
-        self.backbone.train_mode()
+        self.backbone.train_mode(keep_statistics=not self._scratch)
         losses: list[float] = []
         for number, places in enumerate(batches(order, size)):
             if self._late():

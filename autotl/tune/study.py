@@ -51,7 +51,7 @@ def suggest_config(
         name = parameter.name
         if not space.is_active(parameter, config):
             config[name] = SCRATCH_VALUES[name]
-        elif name == "initial_weights" and not scratch_allowed:
+        elif isinstance(parameter, Categorical) and not scratch_allowed and "pretrained" in parameter.choices:
             config[name] = "pretrained"
         elif isinstance(parameter, Categorical):
             config[name] = (
@@ -143,6 +143,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         config = super().suggest(trial_id)
         assert config is not None
+        # Ray adds every name that was asked of Optuna, such as freeze_depth_of_9.
+        config = {parameter.name: config[parameter.name] for parameter in self._search_space.parameters}
         self._n_suggested += 1
         self._n_scratch += config["initial_weights"] == "scratch"
         self.configs[trial_id] = dict(config)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular, svdvals
 from scipy.optimize import nnls
 
-from autotl.advise.reference import Yardstick
+from autotl.advice.reference import Yardstick
 from autotl.train.probe import unit
 
 FAR = 0.075

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autotl.advise.evidence import BackboneEvidence, rank
-from autotl.advise.scenario import Scenario, Size, choose_scenario, measure_size
-from autotl.advise.similarity import Similarity
+from autotl.advice.evidence import BackboneEvidence, rank
+from autotl.advice.scenario import Scenario, Size, choose_scenario, measure_size
+from autotl.advice.similarity import Similarity
 from autotl.data.splits import Dataset
 
 Severity = Literal["info", "advice", "warning"]

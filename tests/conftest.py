@@ -1,0 +1,53 @@
+"""Fixtures for all tests: no network, one thread, and a small folder of coloured shapes."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, and for child processes
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+SHAPES = {"circle": (220, 40, 40), "square": (40, 60, 220), "triangle": (40, 200, 60)}
+
+
+def _draw(kind: str, generator: np.random.Generator, side: int = 48) -> Image.Image:
+    """A shape of its class's colour, anywhere on a noisy gray ground."""
+    image = Image.fromarray(generator.integers(100, 156, (side, side, 3), dtype=np.uint8))
+    pen = ImageDraw.Draw(image)
+    size = int(generator.integers(side // 3, side // 2))
+    left, top = (int(value) for value in generator.integers(1, side - size - 1, 2))
+    box = (left, top, left + size, top + size)
+    if kind == "circle":
+        pen.ellipse(box, fill=SHAPES[kind])
+    elif kind == "square":
+        pen.rectangle(box, fill=SHAPES[kind])
+    else:
+        pen.polygon([(left, top + size), (left + size, top + size), (left + size // 2, top)], fill=SHAPES[kind])
+    return image
+
+
+@pytest.fixture(scope="session")
+def write_shapes() -> Callable[..., Path]:
+    """A function that writes `per_class` images of each class as root/CLASS/NN.png and returns root."""
+
+    def write(root: Path, per_class: int = 12, seed: int = 0) -> Path:
+        generator = np.random.default_rng(seed)
+        for kind in SHAPES:
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            for number in range(per_class):
+                _draw(kind, generator).save(root / kind / f"{number:02d}.png")
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory, write_shapes: Callable[..., Path]) -> Path:
+    """A learnable data set of 3 classes with 12 images each, in class folders. Read-only: copy it to change it."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"))

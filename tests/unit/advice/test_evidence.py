@@ -1,0 +1,83 @@
+"""What frozen features are worth on labelled data, and the ranking that follows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autotl.advice.evidence import BackboneEvidence, LabelledFeatures, probe_backbone, rank
+from autotl.settings import METRICS
+
+
+def features(distance: float, seed: int = 0) -> LabelledFeatures:
+    """Three clouds, `distance` from the origin each."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(180) % 3
+    rows = (generator.normal(size=(180, 8)) + distance * np.eye(8)[labels]).astype(np.float32)
+    return LabelledFeatures(rows[:120], labels[:120], rows[120:], labels[120:], 3)
+
+
+def probed(data: LabelledFeatures, metric: str = "accuracy") -> tuple[BackboneEvidence, Any]:
+    return probe_backbone("some.model", data, metric, balanced=False, top1=77.5, images_per_second=120.0, n_stages=8)
+
+
+def evidence(name: str, probe: float, knn: float, top1: float = 0.0) -> BackboneEvidence:
+    return BackboneEvidence(name, "accuracy", probe, knn, {}, top1, 1.0, 8)
+
+
+def test_good_features_score_high_and_noise_scores_chance() -> None:
+    good, _ = probed(features(4))
+    noise, _ = probed(features(0))
+    assert min(good.probe_score, good.knn_score) > 0.9
+    assert max(noise.probe_score, noise.knn_score) < 0.55
+
+
+def test_evidence_describes_the_probe_that_is_kept() -> None:
+    data = features(2)
+    found, probe = probed(data)
+    assert found.probe_score == (probe.probabilities(data.val).argmax(1) == data.val_labels).mean()
+    assert set(found.probe_metrics) == set(METRICS)
+    assert (found.name, found.metric, found.top1) == ("some.model", "accuracy", 77.5)
+    assert (found.images_per_second, found.n_stages) == (120.0, 8)
+
+
+def test_log_loss_scores_are_negative_so_that_larger_is_better() -> None:
+    good, _ = probed(features(4), "log_loss")
+    noise, _ = probed(features(0), "log_loss")
+    assert good.probe_score == -good.probe_metrics["log_loss"]
+    assert noise.probe_score < good.probe_score < 0
+    assert noise.knn_score < good.knn_score < 0
+
+
+def test_evidence_is_json() -> None:
+    found, _ = probed(features(2))
+    assert BackboneEvidence(**json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_rank_is_by_the_mean_of_both_scores() -> None:
+    ranked = rank([evidence("a", 0.9, 0.5), evidence("b", 0.8, 0.8), evidence("c", 0.1, 0.2)])
+    assert [one.name for one in ranked] == ["b", "a", "c"]
+
+
+def test_ties_are_broken_by_imagenet_accuracy() -> None:
+    ranked = rank([evidence("a", 0.5, 0.75, 70), evidence("b", 0.75, 0.5, 80), evidence("c", 0.5, 0.75, 75)])
+    assert [one.name for one in ranked] == ["b", "c", "a"]
+
+
+def test_rank_orders_negative_scores() -> None:
+    assert [one.name for one in rank([evidence("a", -2, -2), evidence("b", -0.5, -1)])] == ["b", "a"]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_balanced_weights_reach_the_probe(balanced: bool) -> None:
+    generator = np.random.default_rng(0)
+    labels = np.array([0] * 180 + [1] * 20)
+    rows = (generator.normal(size=(200, 4)) + labels[:, None] * 0.7).astype(np.float32)
+    data = LabelledFeatures(rows, labels, rows, labels, 2)
+    _, probe = probe_backbone(
+        "m", data, "balanced_accuracy", balanced=balanced, top1=0, images_per_second=1, n_stages=2
+    )
+    assert (probe.probabilities(rows)[:, 1].mean() > 0.2) == balanced

@@ -1,0 +1,298 @@
+"""Listing a folder of images: layouts, refusals with their words, and findings."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autotl.data.folder import LAYOUTS, Finding, Listing, list_folder, without
+from autotl.errors import Problem
+
+
+def put(root: Path, *paths: str) -> None:
+    """Write a small image of its own content to each path below root."""
+    for path in paths:
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        seed = list(path.encode())
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(target)
+
+
+def two_classes(root: Path) -> None:
+    put(root, "cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
+
+
+def sound(root: Path, **options: bool) -> Listing:
+    listing, problems = list_folder(root, **options)
+    assert problems == []
+    return listing
+
+
+def only_problem(root: Path, **options: bool) -> Problem:
+    _, problems = list_folder(root, **options)
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def finding(listing: Listing, code: str) -> Finding:
+    found = [one for one in listing.findings if one.code == code]
+    assert len(found) == 1, listing.findings
+    return found[0]
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    listing = sound(tmp_path)
+    assert [(one.path, one.label, one.split) for one in listing.images] == [
+        ("cat/1.png", "cat", None),
+        ("cat/2.png", "cat", None),
+        ("dog/1.png", "dog", None),
+        ("dog/2.png", "dog", None),
+    ]
+    assert listing.classes == ("cat", "dog")
+    assert listing.findings == ()
+    assert listing.groups == {}
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_split_folders(tmp_path: Path, name: str) -> None:
+    two_classes(tmp_path / "train")
+    put(tmp_path, f"{name}/cat/3.png", "test/dog/3.png")
+    splits = {one.path: one.split for one in sound(tmp_path).images}
+    assert splits["train/cat/1.png"] == "train"
+    assert splits[f"{name}/cat/3.png"] == "val"
+    assert splits["test/dog/3.png"] == "test"
+
+
+def test_images_in_subfolders_belong_to_the_class(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    put(tmp_path, "cat/indoor/sofa/3.png")
+    labels = {one.path: one.label for one in sound(tmp_path).images}
+    assert labels["cat/indoor/sofa/3.png"] == "cat"
+
+
+def test_suffixes_count_in_any_case(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    put(tmp_path, "cat/3.JPG", "cat/4.Png")
+    assert len(sound(tmp_path).images) == 6
+
+
+def test_hidden_folders_and_files_are_no_data(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    put(tmp_path, ".cache/1.png", "cat/.thumbs/1.png", "cat/.3.png")
+    listing = sound(tmp_path)
+    assert len(listing.images) == 4
+    assert listing.classes == ("cat", "dog")
+
+
+def test_other_files_are_ignored_and_told(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "cat" / "notes.txt").write_text("x")
+    put(tmp_path, "loose.png")
+    listing = sound(tmp_path)
+    assert finding(listing, "ignored-files") == Finding(
+        "ignored-files",
+        "info",
+        "2 files are not images in a class folder and were ignored",
+        ("cat/notes.txt", "loose.png"),
+    )
+
+
+def test_images_directly_in_train_are_told_as_ignored(tmp_path: Path) -> None:
+    two_classes(tmp_path / "train")
+    put(tmp_path, "train/stray.png")
+    assert finding(sound(tmp_path), "ignored-files").paths == ("train/stray.png",)
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    root = tmp_path / "nowhere"
+    assert str(only_problem(root)) == f"dataset {root}: no such folder\n    allowed: {LAYOUTS}"
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    root = tmp_path / "photos.zip"
+    root.touch()
+    assert only_problem(root) == Problem("dataset", f"dataset {root}", "is not a folder", LAYOUTS)
+
+
+def test_an_empty_folder_holds_no_images(tmp_path: Path) -> None:
+    assert only_problem(tmp_path) == Problem("dataset", f"dataset {tmp_path}", "holds no images", LAYOUTS)
+
+
+def test_empty_class_folders_hold_no_images(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    assert only_problem(tmp_path).found == "holds no images"
+
+
+def test_images_without_class_folders(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "2.png")
+    problem = only_problem(tmp_path)
+    assert problem.found in {
+        f"2 images lie directly in it ({name}, …), with no class folders" for name in ("1.png", "2.png")
+    }
+    assert problem.allowed == LAYOUTS
+    assert problem.remedy == "put each class into a folder of its own"
+
+
+def test_train_without_class_folders_is_not_called_empty(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.png", "train/2.png")
+    assert "holds no images" not in str(only_problem(tmp_path))
+
+
+def test_test_without_train(tmp_path: Path) -> None:
+    two_classes(tmp_path / "test")
+    _, problems = list_folder(tmp_path)
+    found = "has test but no train; looked for train/CLASS/images"
+    assert Problem("dataset", f"dataset {tmp_path}", found, LAYOUTS) in problems
+
+
+def test_strange_folders_beside_train(tmp_path: Path) -> None:
+    two_classes(tmp_path / "train")
+    put(tmp_path, "extra/cat/1.png", "old/cat/1.png")
+    problem = only_problem(tmp_path)
+    assert problem.found == "beside train there are folders that are no split: extra, old"
+    assert problem.remedy == "move or rename them"
+
+
+def test_two_names_for_the_same_split(tmp_path: Path) -> None:
+    two_classes(tmp_path / "train")
+    put(tmp_path, "val/cat/3.png", "valid/cat/4.png")
+    problem = only_problem(tmp_path)
+    assert problem.found == "has val and valid, which mean the same split"
+    assert problem.allowed == "one of them"
+
+
+def test_a_single_class(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "cat/2.png")
+    problem = only_problem(tmp_path)
+    assert problem.found == "a single class (cat) has training images"
+    assert problem.allowed == "at least 2 classes"
+
+
+def test_a_class_with_a_single_image(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    put(tmp_path, "emu/1.png", "bat/1.png")
+    problem = only_problem(tmp_path)
+    assert problem.found == "classes with a single training image: bat, emu"
+    assert problem.allowed == "at least 2 training images a class"
+    assert problem.remedy == "add images to these classes or remove their folders"
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_classes_that_train_has_not(tmp_path: Path, split: str) -> None:
+    two_classes(tmp_path / "train")
+    put(tmp_path, f"{split}/emu/1.png")
+    problem = only_problem(tmp_path)
+    assert problem.found == f"{split} has classes that train has not: emu"
+    assert problem.allowed == "the classes of train"
+
+
+def test_evaluation_accepts_one_class_with_one_image(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png")
+    assert sound(tmp_path, for_training=False).classes == ("cat",)
+
+
+def test_every_unreadable_image_is_a_problem(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "cat/bad.jpg").write_text("x")
+    (tmp_path / "dog/bad.png").write_text("y")
+    _, problems = list_folder(tmp_path)
+    remedy = "repair or remove it, or leave unreadable images out with skip_unreadable=True (--skip-unreadable)"
+    found = "unreadable image: cannot identify image file"
+    assert problems == [
+        Problem("dataset", str(tmp_path / path), found, remedy=remedy) for path in ("cat/bad.jpg", "dog/bad.png")
+    ]
+
+
+def test_a_link_to_nowhere_is_an_unreadable_image(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "cat/3.png").symlink_to(tmp_path / "gone.png")
+    problem = only_problem(tmp_path)
+    assert problem.where == str(tmp_path / "cat/3.png")
+    assert problem.found.startswith("unreadable image: ")
+
+
+def test_unreadable_images_are_left_out_when_asked(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "cat/bad.jpg").write_text("x")
+    listing = sound(tmp_path, skip_unreadable=True)
+    assert "cat/bad.jpg" not in [one.path for one in listing.images]
+    assert finding(listing, "unreadable") == Finding(
+        "unreadable", "warning", "1 unreadable images were left out, as asked", ("cat/bad.jpg",)
+    )
+
+
+def test_unreadable_images_do_not_count_towards_the_two_a_class_needs(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "dog/1.png", "dog/2.png")
+    (tmp_path / "cat/bad.jpg").write_text("x")
+    assert only_problem(tmp_path, skip_unreadable=True).found == "classes with a single training image: cat"
+
+
+def test_unreadable_images_and_faulty_classes_are_reported_together(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "cat/2.png")
+    (tmp_path / "cat/bad.jpg").write_text("x")
+    _, problems = list_folder(tmp_path)
+    assert [one.found for one in problems] == [
+        "a single class (cat) has training images",
+        "unreadable image: cannot identify image file",
+    ]
+
+
+def test_copies_are_found_and_grouped(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    for source, copy in [("cat/1.png", "cat/1b.png"), ("cat/1.png", "cat/1c.png"), ("dog/2.png", "dog/2b.png")]:
+        shutil.copy(tmp_path / source, tmp_path / copy)
+    listing = sound(tmp_path)
+    found = finding(listing, "duplicates")
+    assert found.severity == "warning"
+    assert found.message == "5 files have only 2 different contents; copies are kept in one split"
+    assert set(found.paths) == {"cat/1.png", "cat/1b.png", "cat/1c.png", "dog/2.png", "dog/2b.png"}
+    groups = listing.groups
+    assert set(groups) == set(found.paths)
+    assert groups["cat/1.png"] == groups["cat/1b.png"] == groups["cat/1c.png"]
+    assert groups["dog/2.png"] == groups["dog/2b.png"] != groups["cat/1.png"]
+
+
+def test_files_of_equal_size_but_other_content_are_no_copies(tmp_path: Path) -> None:
+    for name, value in [("a/1", 1), ("a/2", 2), ("b/1", 3), ("b/2", 4)]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (value, 0, 0)).save(tmp_path / f"{name}.bmp")
+    assert sound(tmp_path).groups == {}
+
+
+def test_a_copy_in_another_class_contradicts(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    shutil.copy(tmp_path / "cat/1.png", tmp_path / "dog/copy.png")
+    found = finding(sound(tmp_path), "contradicting-labels")
+    assert found == Finding(
+        "contradicting-labels", "warning", "1 images occur in more than one class", ("cat/1.png", "dog/copy.png")
+    )
+
+
+def test_a_copy_in_another_split_leaks(tmp_path: Path) -> None:
+    two_classes(tmp_path / "train")
+    (tmp_path / "test/cat").mkdir(parents=True)
+    shutil.copy(tmp_path / "train/cat/1.png", tmp_path / "test/cat/9.png")
+    found = finding(sound(tmp_path), "leaking-splits")
+    assert found.message == "1 images occur in more than one of train, val and test: scores there are too good"
+    assert set(found.paths) == {"train/cat/1.png", "test/cat/9.png"}
+
+
+def test_copies_in_one_split_and_class_neither_leak_nor_contradict(tmp_path: Path) -> None:
+    two_classes(tmp_path / "train")
+    shutil.copy(tmp_path / "train/cat/1.png", tmp_path / "train/cat/9.png")
+    assert [one.code for one in sound(tmp_path).findings] == ["duplicates"]
+
+
+def test_without_leaves_images_out_and_says_so(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    rest = without(sound(tmp_path), {"cat/1.png": "broken data stream"})
+    assert [one.path for one in rest.images] == ["cat/2.png", "dog/1.png", "dog/2.png"]
+    assert finding(rest, "unreadable") == Finding(
+        "unreadable", "warning", "1 images could not be decoded and were left out, as asked", ("cat/1.png",)
+    )

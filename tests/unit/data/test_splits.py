@@ -1,0 +1,147 @@
+"""Which images are held out: stratified, seeded, copies together, no class emptied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autotl.data.folder import Image, Listing
+from autotl.data.splits import make_dataset, stratified_holdout
+
+
+def alone(labels: np.ndarray) -> np.ndarray:
+    return np.arange(len(labels))
+
+
+def listing(root: Path, splits: dict[str | None, dict[str, int]], groups: dict[str, int] | None = None) -> Listing:
+    """Images named SPLIT/CLASS/N.png, so many of each class in each split."""
+    images = [
+        Image(f"{split or 'all'}/{label}/{number}.png", label, split)
+        for split, counts in splits.items()
+        for label, count in counts.items()
+        for number in range(count)
+    ]
+    return Listing(root, tuple(sorted(images, key=lambda image: image.path)), (), groups or {})
+
+
+def test_every_class_gives_its_share() -> None:
+    labels = np.repeat([0, 1, 2], [100, 40, 10])
+    held = stratified_holdout(labels, alone(labels), 0.2, seed=0)
+    assert np.bincount(labels[held]).tolist() == [20, 8, 2]
+
+
+def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
+    labels = np.repeat([0, 1], 50)
+    first = stratified_holdout(labels, alone(labels), 0.2, seed=1)
+    np.testing.assert_array_equal(first, stratified_holdout(labels, alone(labels), 0.2, seed=1))
+    assert (first != stratified_holdout(labels, alone(labels), 0.2, seed=2)).any()
+
+
+def test_a_small_class_gives_one_image() -> None:
+    labels = np.repeat([0, 1], [100, 3])
+    held = stratified_holdout(labels, alone(labels), 0.1, seed=0)
+    assert held[labels == 1].sum() == 1
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_a_class_of_two_keeps_one_for_training(fraction: float) -> None:
+    labels = np.array([0, 0, 1, 1])
+    held = stratified_holdout(labels, alone(labels), fraction, seed=0)
+    assert held[labels == 0].sum() == held[labels == 1].sum() == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_group_is_never_divided(seed: int) -> None:
+    labels = np.repeat([0, 1], 30)
+    groups = np.concatenate([np.arange(30) // 3, 100 + np.arange(30) // 2])
+    held = stratified_holdout(labels, groups, 0.3, seed)
+    assert all(len(set(held[groups == group])) == 1 for group in np.unique(groups))
+    assert held[labels == 0].sum() == 9
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_group_that_spans_classes_is_never_divided(seed: int) -> None:
+    labels = np.repeat([0, 1], 20)
+    groups = np.concatenate([np.arange(20), np.arange(20)])  # every image occurs in both classes
+    held = stratified_holdout(labels, groups, 0.25, seed)
+    np.testing.assert_array_equal(held[:20], held[20:])
+    assert held[:20].sum() == 5
+
+
+def test_a_class_that_is_one_group_is_not_held_out() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    groups = np.array([7, 7, 7, 1, 2, 3])
+    held = stratified_holdout(labels, groups, 0.5, seed=0)
+    assert not held[labels == 0].any()
+    assert held[labels == 1].any()
+
+
+def test_a_class_of_two_equal_groups_gives_one_of_them() -> None:
+    labels = np.zeros(6, dtype=np.int64)
+    held = stratified_holdout(labels, np.array([0, 0, 0, 1, 1, 1]), 0.2, seed=0)
+    assert held.sum() == 3
+
+
+def test_no_class_is_emptied_by_copies_held_out_for_another_class() -> None:
+    labels = np.repeat([0, 1], [10, 2])
+    groups = np.concatenate([np.arange(10), [0, 1]])  # both images of class 1 occur in class 0 too
+    emptied = [seed for seed in range(60) if stratified_holdout(labels, groups, 0.2, seed)[labels == 1].all()]
+    assert emptied == []
+
+
+def test_a_validation_split_is_taken_from_training(tmp_path: Path) -> None:
+    dataset = make_dataset(listing(tmp_path, {None: {"cat": 20, "dog": 10}}), 0.2, seed=0)
+    assert dataset.classes == ("cat", "dog")
+    assert not dataset.own_validation
+    assert dataset.counts("val").tolist() == [4, 2]
+    assert dataset.counts("train").tolist() == [16, 8]
+    assert dataset.counts("train", "val").tolist() == [20, 10]
+
+
+def test_labels_are_places_in_the_sorted_classes(tmp_path: Path) -> None:
+    dataset = make_dataset(listing(tmp_path, {None: {"b": 2, "a": 2}}), 0.5, seed=0)
+    assert dict(zip(dataset.paths, dataset.labels.tolist(), strict=True)) == {
+        "all/a/0.png": 0,
+        "all/a/1.png": 0,
+        "all/b/0.png": 1,
+        "all/b/1.png": 1,
+    }
+
+
+def test_the_users_own_validation_is_kept(tmp_path: Path) -> None:
+    own = {"train": {"cat": 10, "dog": 10}, "val": {"cat": 3, "dog": 1}, "test": {"cat": 2}}
+    dataset = make_dataset(listing(tmp_path, own), 0.5, seed=0)
+    assert dataset.own_validation
+    assert dataset.counts("train").tolist() == [10, 10]
+    assert dataset.counts("val").tolist() == [3, 1]
+    assert dataset.counts("test").tolist() == [2, 0]
+
+
+def test_test_images_are_never_taken_for_validation(tmp_path: Path) -> None:
+    dataset = make_dataset(listing(tmp_path, {"train": {"a": 10, "b": 10}, "test": {"a": 5, "b": 5}}), 0.2, seed=0)
+    assert dataset.counts("test").tolist() == [5, 5]
+    assert all(dataset.paths[place].startswith("test/") for place in dataset.indices("test"))
+    assert dataset.counts("val").tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_copies_lie_in_one_split(tmp_path: Path, seed: int) -> None:
+    copies = {"all/a/0.png": 0, "all/a/1.png": 0, "all/b/3.png": 1, "all/b/4.png": 1}
+    dataset = make_dataset(listing(tmp_path, {None: {"a": 6, "b": 6}}, copies), 0.4, seed)
+    split = dict(zip(dataset.paths, dataset.split.tolist(), strict=True))
+    assert split["all/a/0.png"] == split["all/a/1.png"]
+    assert split["all/b/3.png"] == split["all/b/4.png"]
+
+
+def test_the_fingerprint_follows_files_and_split(tmp_path: Path) -> None:
+    plain = listing(tmp_path, {None: {"a": 10, "b": 10}})
+    for image in plain.images:
+        (tmp_path / image.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image.path).write_bytes(b"pixels")
+    before = make_dataset(plain, 0.2, seed=0).fingerprint()
+    assert make_dataset(plain, 0.2, seed=0).fingerprint() == before
+    assert make_dataset(plain, 0.2, seed=1).fingerprint() != before
+    (tmp_path / plain.images[0].path).write_bytes(b"other pixels")
+    assert make_dataset(plain, 0.2, seed=0).fingerprint() != before

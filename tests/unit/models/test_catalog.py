@@ -1,0 +1,210 @@
+"""The catalog of backbones, and finding one by name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotl.errors import BackboneError
+from autotl.models.catalog import BackboneEntry, find_entry, load_catalog
+
+CATALOG = {entry.name: entry for entry in load_catalog()}
+BUNDLED = [entry for entry in CATALOG.values() if entry.weights == "bundled"]
+
+
+@pytest.fixture(scope="module")
+def timm() -> Any:
+    """timm, imported outside the time of a test."""
+    return importlib.import_module("timm")
+
+
+def message_of(name: str) -> str:
+    with pytest.raises(BackboneError) as caught:
+        find_entry(name)
+    return str(caught.value).removeprefix("1 problem with what was given:\n")
+
+
+def test_no_backbone_is_listed_twice() -> None:
+    assert len(CATALOG) == len(load_catalog())
+
+
+def test_an_architecture_is_listed_once_so_that_its_tag_may_be_left_out() -> None:
+    assert len({name.split(".")[0] for name in CATALOG}) == len(CATALOG)
+
+
+def test_the_bundled_backbones_come_first_and_the_others_in_order_of_cost() -> None:
+    kinds = [entry.weights for entry in load_catalog()]
+    assert kinds == ["bundled"] * 3 + ["hub"] * (len(kinds) - 3)
+    costs = [entry.gmacs for entry in load_catalog()[3:]]
+    assert costs == sorted(costs)
+
+
+@pytest.mark.parametrize("entry", CATALOG.values(), ids=lambda entry: entry.name)
+def test_an_entry_holds_sensible_numbers(entry: BackboneEntry) -> None:
+    assert re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", entry.name)
+    assert entry.source_optimizer in ("adamw", "sgd", "rmsprop", "lamb")
+    assert 1e-4 <= entry.source_lr <= 2.0
+    assert 128 <= entry.source_batch_size <= 131072
+    assert 1 <= entry.parameters_m <= 400
+    assert 0 < entry.gmacs <= 100
+    assert 60 <= entry.top1 <= 95
+    assert 160 <= entry.input_size <= 448
+    assert 3 <= entry.stages <= 40
+    assert entry.licence == entry.licence.lower() != ""
+    assert (entry.weights == "bundled") == bool(entry.package) == bool(entry.file) == bool(entry.sha256)
+    assert entry.path == ""
+
+
+@pytest.mark.parametrize("entry", BUNDLED, ids=lambda entry: entry.name)
+def test_the_bundled_weights_are_here_and_are_those_of_the_checksum(entry: BackboneEntry) -> None:
+    spec = importlib.util.find_spec(entry.package)
+    assert spec is not None
+    assert spec.origin is not None
+    content = Path(spec.origin).with_name("x").parent.joinpath(entry.file).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == entry.sha256
+
+
+def test_timm_has_weights_under_every_name(timm: Any) -> None:
+    assert sorted(set(CATALOG) - set(timm.list_pretrained())) == []
+
+
+def test_timm_agrees_about_the_input_size_and_the_licence(timm: Any) -> None:
+    for entry in CATALOG.values():
+        cfg = timm.get_pretrained_cfg(entry.name)
+        assert cfg.input_size[-1] == entry.input_size, entry.name
+        assert (cfg.license or entry.licence).lower() == entry.licence, entry.name
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite0.in1k", "resnet18.a1_in1k", "deit3_small_patch16_224.fb_in22k_ft_in1k"]
+)
+def test_the_built_model_agrees_about_stages_and_parameters(timm: Any, name: str) -> None:
+    import torch
+
+    from autotl.models.backbone import stage_of_parameters
+
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    stages = {stage for stage in stage_of_parameters(model).values() if stage is not None}
+    assert stages == set(range(CATALOG[name].stages))
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert millions == pytest.approx(CATALOG[name].parameters_m, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "batch_size", "own_batch_size", "expected"),
+    [
+        ("sgd", 0.5, 1024, 32, 0.015625),
+        ("rmsprop", 0.256, 4096, 32, 0.002),
+        ("adamw", 0.004, 4096, 64, 0.0005),
+        ("lamb", 0.008, 2048, 32, 0.001),
+        ("adamw", 0.001, 1024, 4096, 0.002),
+        ("sgd", 0.1, 256, 256, 0.1),
+    ],
+)
+def test_source_rates_scale_with_the_batch_or_its_root(
+    optimizer: str, rate: float, batch_size: int, own_batch_size: int, expected: float
+) -> None:
+    entry = replace(BUNDLED[0], source_optimizer=optimizer, source_lr=rate, source_batch_size=batch_size)
+    assert entry.source_learning_rate(own_batch_size) == pytest.approx(expected, rel=1e-12)
+
+
+def test_source_rates_are_for_batches_of_32_unless_told() -> None:
+    assert CATALOG["tf_efficientnet_lite0.in1k"].source_learning_rate() == pytest.approx(0.002)
+
+
+def test_a_backbone_is_found_by_its_full_name() -> None:
+    assert find_entry("resnet18.a1_in1k") is CATALOG["resnet18.a1_in1k"]
+
+
+def test_a_backbone_of_the_catalog_is_found_without_its_tag() -> None:
+    assert find_entry("convnext_tiny").name == "convnext_tiny.in12k_ft_in1k"
+
+
+@pytest.mark.usefixtures("timm")
+def test_another_tag_than_that_of_the_catalog_is_taken_from_timm() -> None:
+    assert find_entry("resnet18.tv_in1k") == BackboneEntry(
+        name="resnet18.tv_in1k",
+        family="resnet18",
+        weights="hub",
+        parameters_m=11.69,
+        gmacs=0.0,
+        top1=0.0,
+        input_size=224,
+        stages=5,
+        source_optimizer="adamw",
+        source_lr=0.001,
+        source_batch_size=1024,
+        licence="bsd-3-clause",
+    )
+
+
+@pytest.mark.usefixtures("timm")
+def test_a_timm_model_without_tag_gets_the_tag_of_its_default_weights() -> None:
+    entry = find_entry("resnet10t")
+    assert (entry.name, entry.weights, entry.parameters_m, entry.stages) == ("resnet10t.c3_in1k", "hub", 5.44, 5)
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("convnext_tiyn", "convnext_tiny"),
+        ("resnet18.nonsense", "resnet18"),
+        ("tf_efficientnet_lite0.in2k", "tf_efficientnet_lite0.in1k"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_similar_ones(name: str, hint: str) -> None:
+    lines = message_of(name).splitlines()
+    assert lines[:2] == [
+        f"  - backbones '{name}': unknown to autotl's catalog and to timm",
+        "    allowed: a timm model",
+    ]
+    assert lines[2].startswith("    → did you mean ")
+    assert hint in lines[2].removesuffix("?").split()
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize("name", ["zzzzzqqq", ""])
+def test_a_name_like_no_other_is_answered_with_the_list(name: str) -> None:
+    assert message_of(name).endswith("\n    → see `autotl backbones list`")
+
+
+def test_weights_in_a_file_of_your_own_replace_those_of_the_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    original = CATALOG["tf_efficientnet_lite0.in1k"]
+    expected = replace(original, weights="file", path=str(tmp_path / "mine.pth"), package="", file="", sha256="")
+    assert find_entry("tf_efficientnet_lite0=mine.pth") == expected
+    assert find_entry(original.name) == original
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
+def test_files_of_weights_end_in_one_of_these(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a=b{suffix}"
+    path.touch()
+    assert find_entry(f"resnet18={path}").path == str(path)
+
+
+def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gone.pth"
+    assert message_of(f"resnet18={path}") == (
+        f"  - resnet18={path}: no such file\n    allowed: a file ending in .safetensors, .pth, .pt, .bin"
+    )
+
+
+def test_a_file_that_is_none_of_weights_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.touch()
+    assert message_of(f"resnet18={path}") == (
+        f"  - resnet18={path}: is not a file of weights\n    allowed: a file ending in .safetensors, .pth, .pt, .bin"
+    )
+    assert message_of(f"resnet18={tmp_path}").startswith(f"  - resnet18={tmp_path}: no such file\n")

@@ -1,0 +1,93 @@
+"""The exception tree, and how problems read."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from autotl import errors
+from autotl.errors import (
+    AutotlError,
+    BackboneError,
+    DatasetError,
+    InputError,
+    ModelFileError,
+    Problem,
+    RunFolderError,
+    SearchError,
+    SettingsError,
+    SpaceError,
+    raise_if_any,
+)
+
+CLASS_OF_AREA = {
+    "settings": SettingsError,
+    "dataset": DatasetError,
+    "space": SpaceError,
+    "backbone": BackboneError,
+    "run folder": RunFolderError,
+}
+
+
+def test_a_problem_says_where_what_was_found_what_is_allowed_and_what_to_do() -> None:
+    problem = Problem("settings", "seed", "-1", "a whole number from 0", "leave it out")
+    assert str(problem) == "seed: -1\n    allowed: a whole number from 0\n    → leave it out"
+
+
+def test_a_problem_leaves_out_what_it_does_not_know() -> None:
+    assert str(Problem("settings", "seed", "-1")) == "seed: -1"
+    assert str(Problem("settings", "seed", "-1", remedy="leave it out")) == "seed: -1\n    → leave it out"
+    assert str(Problem("settings", "seed", "-1", "from 0")) == "seed: -1\n    allowed: from 0"
+
+
+def test_an_input_error_counts_one_problem_in_the_singular() -> None:
+    assert str(InputError([Problem("settings", "seed", "-1")])) == "1 problem with what was given:\n  - seed: -1"
+
+
+def test_an_input_error_lists_all_its_problems_in_order() -> None:
+    problems = [Problem("settings", "seed", "-1"), Problem("dataset", "photos", "no such folder", "a folder")]
+    assert str(InputError(problems)) == (
+        "2 problems with what was given:\n  - seed: -1\n  - photos: no such folder\n    allowed: a folder"
+    )
+    assert InputError(iter(problems)).problems == tuple(problems)
+
+
+@pytest.mark.parametrize(("area", "kind"), CLASS_OF_AREA.items())
+def test_problems_of_one_area_come_as_that_areas_class(area: errors.Area, kind: type[InputError]) -> None:
+    with pytest.raises(InputError) as caught:
+        raise_if_any([Problem(area, "a", "x"), Problem(area, "b", "y")])
+    assert type(caught.value) is kind
+    assert [problem.where for problem in caught.value.problems] == ["a", "b"]
+
+
+def test_problems_of_several_areas_come_as_a_plain_input_error() -> None:
+    with pytest.raises(InputError) as caught:
+        raise_if_any([Problem("settings", "a", "x"), Problem("space", "b", "y")])
+    assert type(caught.value) is InputError
+    assert len(caught.value.problems) == 2
+
+
+def test_no_problems_raise_nothing() -> None:
+    raise_if_any([])
+
+
+@pytest.mark.parametrize("kind", [InputError, *CLASS_OF_AREA.values()])
+def test_input_errors_survive_the_way_between_processes(kind: type[InputError]) -> None:
+    error = kind([Problem("settings", "seed", "-1", "from 0", "leave it out")])
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert copy.problems == error.problems
+    assert str(copy) == str(error)
+
+
+@pytest.mark.parametrize("kind", [ModelFileError, SearchError])
+def test_errors_that_are_not_of_the_input_are_no_input_errors(kind: type[AutotlError]) -> None:
+    assert issubclass(kind, AutotlError)
+    assert not issubclass(kind, InputError)
+
+
+def test_every_exception_of_the_module_belongs_to_the_tree() -> None:
+    kinds = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(kinds) == 9
+    assert all(issubclass(kind, AutotlError) for kind in kinds)

@@ -1,0 +1,137 @@
+"""The linear probe and nearest neighbours on data with known answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from autotl.train.probe import STRENGTHS, fit_probe, knn_probabilities, softmax, unit
+
+
+def blobs(n_classes: int, seed: int, n: int = 90, dimensions: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian clouds around one axis a class."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % n_classes
+    return (generator.normal(size=(n, dimensions)) + 3 * np.eye(dimensions)[labels]).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_probe_separates_clouds(n_classes: int) -> None:
+    train, labels = blobs(n_classes, 0)
+    val, val_labels = blobs(n_classes, 1)
+    test, test_labels = blobs(n_classes, 2)
+    probe = fit_probe(train, labels, val, val_labels, n_classes)
+    assert probe.weight.shape == (n_classes, 12)
+    assert probe.bias.shape == (n_classes,)
+    assert (probe.probabilities(test).argmax(1) == test_labels).mean() > 0.8
+
+
+def test_probe_finds_nothing_in_noise() -> None:
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(size=(300, 8)).astype(np.float32), np.arange(300) % 3
+    probe = fit_probe(features[:150], labels[:150], features[150:], labels[150:], 3)
+    probabilities = probe.probabilities(features[150:])
+    # The strongest regularisation: close to the uniform answer, whose log loss is log 3.
+    own = probabilities[np.arange(150), labels[150:]]
+    assert -np.log(own).mean() == pytest.approx(math.log(3), abs=0.02)
+    assert probe.strength == min(STRENGTHS)
+
+
+def test_two_classes_give_the_sigmoid_of_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    train, labels = blobs(2, 0)
+    val, val_labels = blobs(2, 1)
+    probe = fit_probe(train, labels, val, val_labels, 2)
+    mean, scale = train.mean(0), train.std(0)
+    model = LogisticRegression(C=probe.strength, max_iter=2000, tol=1e-8).fit((train - mean) / scale, labels)
+    np.testing.assert_allclose(probe.probabilities(val), model.predict_proba((val - mean) / scale), atol=5e-3)
+
+
+def test_strength_is_the_best_on_the_validation_images() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    train, labels = blobs(3, 0, n=30)
+    val, val_labels = blobs(3, 1, n=300)
+    mean, scale = train.mean(0), train.std(0)
+    losses = {}
+    for strength in STRENGTHS:
+        model = LogisticRegression(C=strength, max_iter=2000).fit((train - mean) / scale, labels)
+        losses[strength] = log_loss(val_labels, model.predict_proba((val - mean) / scale))
+    assert fit_probe(train, labels, val, val_labels, 3).strength == min(losses, key=lambda key: losses[key])
+
+
+def test_probe_does_not_depend_on_scale_and_shift_of_a_feature() -> None:
+    train, labels = blobs(3, 0)
+    val, val_labels = blobs(3, 1)
+    plain = fit_probe(train, labels, val, val_labels, 3).probabilities(val)
+    factor, shift = np.geomspace(0.01, 100, 12).astype(np.float32), np.linspace(-5, 5, 12, dtype=np.float32)
+    moved = fit_probe(train * factor + shift, labels, val * factor + shift, val_labels, 3)
+    np.testing.assert_allclose(moved.probabilities(val * factor + shift), plain, atol=2e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.3])
+def test_a_constant_feature_changes_nothing(value: float) -> None:
+    train, labels = blobs(3, 0)
+    val, val_labels = blobs(3, 1)
+    plain = fit_probe(train, labels, val, val_labels, 3).probabilities(val)
+    train[:, -1], val[:, -1] = value, value
+    without = fit_probe(train[:, :-1], labels, val[:, :-1], val_labels, 3).probabilities(val[:, :-1])
+    found = fit_probe(train, labels, val, val_labels, 3).probabilities(val)
+    np.testing.assert_allclose(found, without, atol=1e-2)
+    assert np.abs(plain - without).max() > 0.05  # while it varied it counted
+
+
+def test_balanced_probe_raises_the_rare_class() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.array([0] * 180 + [1] * 20)
+    features = (generator.normal(size=(200, 4)) + labels[:, None] * 0.7).astype(np.float32)
+    plain = fit_probe(features, labels, features, labels, 2)
+    balanced = fit_probe(features, labels, features, labels, 2, balanced=True)
+    assert plain.probabilities(features)[:, 1].mean() == pytest.approx(0.1, abs=0.02)
+    assert balanced.probabilities(features)[:, 1].mean() > 0.25
+
+
+def test_softmax_of_large_logits_is_finite() -> None:
+    np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0, -1000.0]], dtype=np.float32)), [[0.5, 0.5, 0.0]])
+
+
+def test_softmax_has_known_values() -> None:
+    np.testing.assert_allclose(softmax(np.log(np.array([[1.0, 2.0, 5.0]]))), [[0.125, 0.25, 0.625]], rtol=1e-6)
+
+
+def test_unit_rows_have_length_one_and_zero_stays_zero() -> None:
+    rows = unit(np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32))
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
+    assert rows.dtype == np.float32
+
+
+def test_nearest_neighbour_of_a_training_image_is_itself() -> None:
+    train, labels = blobs(4, 0)
+    found = knn_probabilities(train, labels, train, 4, k=1)
+    np.testing.assert_array_equal(found, np.eye(4, dtype=np.float32)[labels])
+
+
+def test_neighbours_are_weighted_by_the_exponential_of_their_cosine() -> None:
+    train = np.array([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]], dtype=np.float32)
+    found = knn_probabilities(train, np.array([0, 1, 1]), np.array([[5.0, 0.0]], dtype=np.float32), 3, k=2)
+    rare = math.exp(-0.4 / 0.07)
+    np.testing.assert_allclose(found, [[1 / (1 + rare), rare / (1 + rare), 0]], rtol=1e-4)
+
+
+def test_more_neighbours_than_images_are_cut() -> None:
+    train, labels = blobs(2, 0, n=4)
+    found = knn_probabilities(train, labels, train, 2, k=50)
+    np.testing.assert_allclose(found, knn_probabilities(train, labels, train, 2, k=4))
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+
+
+def test_neighbours_serve_more_queries_than_one_block() -> None:
+    train, labels = blobs(3, 0)
+    queries, asked = blobs(3, 1, n=2500)
+    found = knn_probabilities(train, labels, queries, 3)
+    np.testing.assert_allclose(found[2400:], knn_probabilities(train, labels, queries[2400:], 3), rtol=1e-4)
+    assert (found.argmax(1) == asked).mean() > 0.85

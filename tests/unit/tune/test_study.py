@@ -1,0 +1,365 @@
+"""The search space as an Optuna study, and what the study remembers of every trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from autotl.space.files import load_space, shipped_names
+from autotl.space.search_space import PARAMETERS, SearchSpace
+from autotl.tune.study import StudySearch, depth_name, suggest_config, to_optuna
+
+STAGES = {"shallow": 5, "deep": 9}
+SAME_STAGES = {"shallow": 8, "deep": 8}
+POINT = {
+    "backbone": "deep",
+    "initial_weights": "pretrained",
+    "freeze_depth": 4,
+    "learning_rate_factor": 0.1,
+    "head_learning_rate_factor": 0.2,
+    "layer_decay": 0.8,
+    "weight_decay": 0.02,
+    "augmentation": "medium",
+    "label_smoothing": 0.05,
+    "batch_size": 32,
+}
+SCRATCH = POINT | {"initial_weights": "scratch", "freeze_depth": 0, "layer_decay": 1.0}
+FAR_AWAY = math.inf
+
+
+def space(scratch_share: float = 0.15, name: str = "default") -> SearchSpace:
+    """A shipped space with two backbones and both kinds of weights."""
+    wide = load_space(name).narrow(backbone=tuple(STAGES), initial_weights=("pretrained", "scratch"))
+    return dataclasses.replace(wide, scratch_share=scratch_share)
+
+
+def study(seed: int = 0) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+
+
+Make = Callable[..., StudySearch]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Searches with a journal in the test's folder."""
+
+    def build(**changes: Any) -> StudySearch:
+        plain: dict[str, Any] = {
+            "space": space(),
+            "n_stages": STAGES,
+            "journal": tmp_path / "study.journal",
+            "study_name": "run-1",
+            "seed": 0,
+            "start_points": (),
+            "deadline": FAR_AWAY,
+            "constants": {},
+        }
+        return StudySearch(**(plain | changes))
+
+    return build
+
+
+def reopened(tmp_path: Path) -> optuna.Study:
+    return optuna.load_study(
+        study_name="run-1", storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    )
+
+
+def result(status: str, best: float = math.nan, score: float = math.nan, epoch: int = 1) -> dict[str, Any]:
+    return {"status": status, "best_score": best, "score": score, "epoch": epoch}
+
+
+# --- suggest_config and to_optuna
+
+
+@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("stages", [STAGES, SAME_STAGES], ids=["different", "same"])
+def test_suggested_configs_lie_in_the_space(name: str, stages: dict[str, int]) -> None:
+    wide, asked = space(name=name), study()
+    configs = [suggest_config(asked.ask(), wide, stages) for _ in range(150)]
+    assert all(wide.contains(config, stages) for config in configs)
+    assert all(tuple(config) == PARAMETERS for config in configs)
+    assert {config["backbone"] for config in configs} == set(stages)
+    assert {config["initial_weights"] for config in configs} == {"pretrained", "scratch"}
+
+
+def test_every_depth_of_every_backbone_is_suggested() -> None:
+    asked = study()
+    configs = [suggest_config(asked.ask(), space(), STAGES, scratch_allowed=False) for _ in range(300)]
+    for backbone, n_stages in STAGES.items():
+        depths = {config["freeze_depth"] for config in configs if config["backbone"] == backbone}
+        assert depths == set(range(n_stages + 1))
+
+
+def test_training_from_scratch_freezes_nothing_and_is_not_asked_how_much() -> None:
+    asked = study()
+    for _ in range(40):
+        trial = asked.ask()
+        config = suggest_config(trial, space(), STAGES)
+        conditional = {"layer_decay", "freeze_depth_of_5", "freeze_depth_of_9"} & set(trial.params)
+        if config["initial_weights"] == "scratch":
+            assert (config["freeze_depth"], config["layer_decay"]) == (0, 1.0)
+            assert not conditional
+        else:
+            assert conditional == {"layer_decay", f"freeze_depth_of_{STAGES[config['backbone']]}"}
+
+
+def test_no_config_trains_from_scratch_where_that_is_not_allowed() -> None:
+    asked = study()
+    configs = [suggest_config(asked.ask(), space(), STAGES, scratch_allowed=False) for _ in range(40)]
+    assert {config["initial_weights"] for config in configs} == {"pretrained"}
+
+
+def test_a_space_without_pretrained_weights_is_kept_when_the_share_is_used_up() -> None:
+    only = space().narrow(initial_weights=("scratch",))
+    config = suggest_config(study().ask(), only, STAGES, scratch_allowed=False)
+    assert only.contains(config, STAGES)
+
+
+def test_what_is_fixed_is_not_asked() -> None:
+    fixed = space().narrow(backbone=("deep",), augmentation=("light",), weight_decay=(0.02, 0.02), freeze_depth=(3, 3))
+    trial = study().ask()
+    config = suggest_config(trial, fixed, STAGES, scratch_allowed=False)
+    assert (config["backbone"], config["augmentation"]) == ("deep", "light")
+    assert (config["weight_decay"], config["freeze_depth"]) == (0.02, 3)
+    assert set(trial.params) == {
+        "learning_rate_factor",
+        "head_learning_rate_factor",
+        "layer_decay",
+        "label_smoothing",
+    }
+
+
+def test_rates_are_spread_over_a_log_scale() -> None:
+    asked = study()
+    rates = [suggest_config(asked.ask(), space(), STAGES)["learning_rate_factor"] for _ in range(200)]
+    below = sum(rate < 0.1 for rate in rates)  # half of 0.01..1 on a log scale, a tenth of it on a linear one
+    assert 75 < below < 125
+
+
+def test_depths_of_backbones_with_as_many_stages_share_a_name() -> None:
+    assert depth_name("freeze_depth", 8, several=False) == "freeze_depth"
+    assert depth_name("freeze_depth", 8, several=True) == "freeze_depth_of_8"
+    assert "freeze_depth" in to_optuna(POINT, space(), SAME_STAGES)
+    assert "freeze_depth_of_9" in to_optuna(POINT, space(), STAGES)
+
+
+@pytest.mark.parametrize("stages", [STAGES, SAME_STAGES], ids=["different", "same"])
+@pytest.mark.parametrize("point", [POINT, POINT | {"backbone": "shallow", "freeze_depth": 0}, SCRATCH])
+def test_an_enqueued_config_comes_back(point: dict[str, Any], stages: dict[str, int]) -> None:
+    asked = study()
+    asked.enqueue_trial(to_optuna(point, space(), stages))
+    assert suggest_config(asked.ask(), space(), stages) == point
+
+
+def test_any_suggested_config_comes_back() -> None:
+    asked = study()
+    for _ in range(30):
+        config = suggest_config(asked.ask(), space(), STAGES)
+        again = study(seed=1)
+        again.enqueue_trial(to_optuna(config, space(), STAGES))
+        assert suggest_config(again.ask(), space(), STAGES) == config
+
+
+# --- StudySearch: what it proposes
+
+
+def test_proposals_lie_in_the_space_and_carry_the_constants(make: Make) -> None:
+    search = make(constants={"task": "/task.json"})
+    for place in range(20):
+        config = search.suggest(f"t{place}")
+        assert config.pop("task") == "/task.json"
+        assert space().contains(config, STAGES)
+
+
+@pytest.mark.parametrize("stages", [STAGES, SAME_STAGES], ids=["different", "same"])
+def test_a_remembered_config_is_the_point_of_the_space_and_nothing_else(make: Make, stages: dict[str, int]) -> None:
+    search = make(n_stages=stages, constants={"task": "/task.json"})
+    search.suggest("t0")
+    assert set(search.configs["t0"]) == set(PARAMETERS)
+
+
+def test_start_points_come_first_and_in_order_and_once(make: Make) -> None:
+    second = POINT | {"backbone": "shallow", "freeze_depth": 2}
+    # The third is the first after clipping: there are no 99 stages.
+    deepest = POINT | {"freeze_depth": 9}
+    search = make(start_points=[deepest, second, POINT | {"freeze_depth": 99}, second])
+    found = [search.suggest(f"t{place}") for place in range(4)]
+    for config, wanted in zip(found[:2], [deepest, second], strict=True):
+        assert {name: config[name] for name in PARAMETERS} == wanted
+    assert [search.origin(f"t{place}") for place in range(4)] == ["advice", "advice", "search", "search"]
+    assert all({name: config[name] for name in PARAMETERS} not in (deepest, second) for config in found[2:])
+
+
+def test_start_points_outside_the_space_are_clipped(make: Make) -> None:
+    search = make(start_points=[POINT | {"weight_decay": 5.0, "augmentation": "wild", "backbone": "unknown"}])
+    config = search.suggest("t0")
+    assert space().contains(config, STAGES)
+    assert (config["weight_decay"], config["augmentation"], config["backbone"]) == (0.1, "none", "shallow")
+    assert search.origin("t0") == "advice"
+
+
+def test_a_start_point_from_scratch_is_tried_as_it_is(make: Make) -> None:
+    search = make(start_points=[POINT, SCRATCH])
+    search.suggest("t0")
+    config = search.suggest("t1")
+    assert {name: config[name] for name in PARAMETERS} == SCRATCH
+
+
+def test_the_origin_of_an_unknown_trial_is_the_search(make: Make) -> None:
+    assert make().origin("nobody") == "search"
+
+
+def test_nothing_is_proposed_after_the_deadline(make: Make, tmp_path: Path) -> None:
+    search = make(deadline=0.0, start_points=[POINT])
+    assert search.suggest("t0") == "FINISHED"
+    assert search.configs == {}
+    assert [trial.state for trial in reopened(tmp_path).trials] == [TrialState.WAITING]
+
+
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_the_share_of_training_from_scratch_is_respected(make: Make, share: float) -> None:
+    search = make(space=space(scratch_share=share))
+    n_scratch = 0
+    for place in range(40):
+        n_scratch += search.suggest(f"t{place}")["initial_weights"] == "scratch"
+        assert n_scratch <= share * (place + 1) + 1
+    assert n_scratch >= 0.5 * share * 40
+
+
+def test_nothing_trains_from_scratch_with_a_share_of_zero(make: Make) -> None:
+    search = make(space=space(scratch_share=0.0))
+    assert {search.suggest(f"t{place}")["initial_weights"] for place in range(30)} == {"pretrained"}
+
+
+def test_everything_may_train_from_scratch_with_a_share_of_one(make: Make) -> None:
+    search = make(space=space(scratch_share=1.0).narrow(initial_weights=("scratch",)))
+    assert {search.suggest(f"t{place}")["initial_weights"] for place in range(10)} == {"scratch"}
+
+
+def test_proposals_repeat_with_the_seed(make: Make, tmp_path: Path) -> None:
+    def first(name: str, seed: int) -> list[dict[str, Any]]:
+        search = make(study_name=name, seed=seed)
+        return [search.suggest(f"t{place}") for place in range(5)]
+
+    assert first("a", 3) == first("b", 3)
+    assert first("c", 4) != first("d", 3)
+
+
+def test_the_sampler_learns_from_completed_trials(make: Make) -> None:
+    search = make(space=space(0.0).narrow(backbone=("deep",)))
+    rates = []
+    for place in range(40):
+        rates.append(math.log10(search.suggest(f"t{place}")["learning_rate_factor"]))
+        search.on_trial_complete(f"t{place}", result("completed", best=-abs(rates[-1] + 1.0)))
+    distance = [abs(rate + 1.0) for rate in rates]
+    assert sum(distance[-20:]) / 20 < 0.6 * 0.5  # by chance 0.5: uniform over two decades around the optimum
+
+
+# --- StudySearch: what it remembers
+
+
+def test_a_completed_trial_keeps_its_best_score(make: Make, tmp_path: Path) -> None:
+    search = make()
+    search.suggest("t0")
+    for epoch, score in enumerate([0.5, 0.9, 0.7]):
+        search.on_trial_result("t0", result("stopped", score=score, epoch=epoch))
+    search.on_trial_complete("t0", result("completed", best=0.9, score=0.7, epoch=2))
+    (trial,) = reopened(tmp_path).trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
+    assert trial.intermediate_values == {0: 0.5, 1: 0.9, 2: 0.7}
+
+
+@pytest.mark.parametrize("status", ["stopped", "cut"])
+def test_a_trial_that_was_stopped_or_cut_is_pruned(make: Make, tmp_path: Path, status: str) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_result("t0", result("stopped", best=0.6, score=0.6))
+    search.on_trial_complete("t0", result(status, best=0.6, score=0.6))
+    (trial,) = reopened(tmp_path).trials
+    assert trial.state is TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.6}
+
+
+@pytest.mark.parametrize("best", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_fails_the_trial(make: Make, tmp_path: Path, best: float) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
+    search.on_trial_result("t0", result("failed", score=best, epoch=1))
+    search.on_trial_complete("t0", result("completed", best=best))
+    (trial,) = reopened(tmp_path).trials
+    assert trial.state is TrialState.FAIL
+    assert trial.intermediate_values == {0: 0.4}
+
+
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [(result("failed", best=0.8), False), (result("stopped", best=0.8), True), (None, True), (None, False), ({}, True)],
+)
+def test_a_trial_that_crashed_fails_and_keeps_its_scores(
+    make: Make, tmp_path: Path, last: dict[str, Any] | None, error: bool
+) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
+    search.on_trial_complete("t0", last, error=error)
+    (trial,) = reopened(tmp_path).trials
+    assert trial.state is TrialState.FAIL
+    assert trial.intermediate_values == {0: 0.4}
+
+
+def test_a_trial_ends_once(make: Make, tmp_path: Path) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_complete("t0", result("completed", best=0.9))
+    search.on_trial_complete("t0", result("failed"), error=True)
+    search.on_trial_result("t0", result("stopped", score=0.1, epoch=5))
+    (trial,) = reopened(tmp_path).trials
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.9, {})
+
+
+def test_the_end_of_an_unknown_trial_is_ignored(make: Make, tmp_path: Path) -> None:
+    make().on_trial_complete("nobody", result("completed", best=0.9))
+    assert reopened(tmp_path).trials == []
+
+
+def test_the_journal_can_be_opened_again(make: Make, tmp_path: Path) -> None:
+    search = make(start_points=[POINT])
+    for place in range(4):
+        search.suggest(f"t{place}")
+        search.on_trial_complete(f"t{place}", result("completed", best=0.1 * place))
+    opened = reopened(tmp_path)
+    assert opened.direction is optuna.study.StudyDirection.MAXIMIZE
+    assert [trial.state for trial in opened.trials] == [TrialState.COMPLETE] * 4
+    assert opened.best_value == pytest.approx(0.3)
+    first = opened.trials[0].user_attrs
+    assert first["origin"] == "advice"
+    assert {name: first["config"][name] for name in PARAMETERS} == POINT
+
+
+def test_two_runs_in_one_journal_are_two_studies(make: Make, tmp_path: Path) -> None:
+    make(start_points=[POINT]).suggest("t0")
+    other = make(study_name="run-2")
+    other.suggest("t0")
+    other.suggest("t1")
+    assert len(reopened(tmp_path).trials) == 1
+
+
+def test_ray_gets_no_pickle_of_the_study(make: Make, tmp_path: Path) -> None:
+    search = make()
+    search.save(str(tmp_path / "state.pkl"))
+    assert not (tmp_path / "state.pkl").exists()
+    with pytest.raises(NotImplementedError):
+        search.restore(str(tmp_path / "state.pkl"))
