@@ -17,7 +17,7 @@ from autotl.data.folder import list_folder
 from autotl.errors import Problem, raise_if_any
 from autotl.result import Estimate, FitResult
 from autotl.rundir import RunDir, write_json
-from autotl.settings import Budget, FitSettings, Resources, as_names, as_seconds
+from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_seconds
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
@@ -51,8 +51,8 @@ def fit(
         metric: "accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc", or "auto": accuracy, balanced
             accuracy where the largest class is three times the smallest or more.
         search_space: "auto" (the one that the advice names), a shipped space's name, or a TOML file.
-        backbones: "auto" (all in the catalog whose weights are here), names from the catalog or of timm models,
-            or NAME=PATH for weights in a local file.
+        backbones: "auto" (all in the catalog whose weights are on this machine), names from the catalog or of
+            timm models, or NAME=PATH for weights in a local file.
         output_dir: the run folder, new or empty; by default a new one below autotl_runs/.
         seed: of the split, the sampler and the trials.
         val_fraction: share of every class that is held back for validation where there is no val split.
@@ -64,7 +64,7 @@ def fit(
     Raises:
         InputError: before anything expensive starts, with every problem of the arguments, the folder, the space
             and the backbones at once; its subclass when all of them are of one kind.
-        SearchError: if Ray could not be started or ended the search; the best model so far is in the run folder.
+        SearchError: if Ray could not be started; the best linear probe is in the run folder.
     """
     begun = time.time()
     settings = FitSettings(
@@ -80,7 +80,8 @@ def fit(
         allow_download=allow_download,
         resources=resources or Resources(),
     )
-    from autotl.fitting import Fitting, check, versions
+    from autotl.checks import check
+    from autotl.fitting import Fitting, versions
     from autotl.tune.runner import RaySession
 
     checked = check(settings)
@@ -112,7 +113,8 @@ def advise(
     Raises:
         InputError: with every problem of the arguments and the folder at once.
     """
-    from autotl.fitting import Fitting, check
+    from autotl.checks import check
+    from autotl.fitting import Fitting
 
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
@@ -142,7 +144,7 @@ def load(run_dir: str | os.PathLike[str]) -> Predictor:
 
 
 def evaluate(run_dir: str | os.PathLike[str], dataset_dir: str | os.PathLike[str]) -> dict[str, Estimate]:
-    """Every metric of a run's best model on labelled images, with 95 % intervals.
+    """The metrics of a run's best model on labelled images, with 95 % intervals.
 
     Args:
         run_dir: of the run.
@@ -167,5 +169,5 @@ def evaluate(run_dir: str | os.PathLike[str], dataset_dir: str | os.PathLike[str
     tested = [image for image in listing.images if image.split == "test"] or list(listing.images)
     labels = np.array([predictor.classes.index(image.label) for image in tested], dtype=np.int64)
     probabilities = predictor.probabilities([listing.root / image.path for image in tested])
-    metrics = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss")
-    return {name: estimate(name, probabilities, labels) for name in metrics}
+    defined = [name for name in METRICS if name != "roc_auc" or len(np.unique(labels)) > 1]
+    return {name: estimate(name, probabilities, labels) for name in defined}

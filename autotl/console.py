@@ -46,6 +46,7 @@ class Console:
         self._live = self._rich.is_terminal and not quiet
         self._deadline = deadline
         self._best = float("-inf")
+        self._notes: set[str] = set()  # each reason is told once
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """One line of text."""
@@ -104,6 +105,9 @@ class Console:
         )
         cells = [f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True)]
         self.line("  " + " ".join(cells) + f"  {config['backbone']}", style="green" if better else None)
+        if record.note and record.note not in self._notes:
+            self._notes.add(record.note)
+            self.line(f"        {config['backbone']}, depth {config['freeze_depth']}: {record.note}", style="yellow")
         if record.error:
             self.line("        " + record.error.strip().splitlines()[-1], style="red")
 

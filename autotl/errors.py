@@ -8,7 +8,7 @@
     │   ├── BackboneError       an unknown backbone, or weights that cannot be found or do not fit
     │   └── RunFolderError      the run folder: in use, not a run folder, not writable
     ├── ModelFileError          a saved model that is damaged or was written by a newer autotl
-    └── SearchError             the search could not be carried out (Ray did not start, storage not shared)
+    └── SearchError             the search could not be carried out (Ray did not start)
 
 An `InputError` holds *all* the problems found, not the first one. When every problem lies in one area the
 exception is of that area's class; problems from several areas come together as a plain `InputError`.

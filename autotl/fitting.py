@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,25 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotl import rundir
 from autotl.advice.advisor import Advice
 from autotl.advice.advisor import advise as put_together
 from autotl.advice.evidence import BackboneEvidence, LabelledFeatures, probe_backbone
 from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import Similarity, measure_similarity
+from autotl.checks import Checked, available_backbones
 from autotl.console import Console
-from autotl.data.folder import Listing, list_folder, unreadable_problems, without
+from autotl.data.folder import Listing, unreadable_problems, without
 from autotl.data.pixels import PixelStore, build_store
 from autotl.data.splits import Dataset, make_dataset
-from autotl.errors import BackboneError, InputError, SearchError, raise_if_any
+from autotl.errors import SearchError, raise_if_any
 from autotl.models.backbone import preprocessing_named
-from autotl.models.catalog import BackboneEntry, find_entry, load_catalog
+from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.models.saved import load_card, offer
-from autotl.models.weights import is_available, locate
+from autotl.planning import ADVICE_SHARE, chosen_backbones, epochs, expected_seconds
 from autotl.predictor import Predictor, load_predictor
 from autotl.result import FitResult, Status, TrialRecord
 from autotl.rundir import RunDir, write_json
-from autotl.settings import FitSettings, check_settings
+from autotl.settings import FitSettings
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import SearchSpace
 from autotl.train.device import Precision, keep_freed_memory, measure_precision, pick_device
@@ -40,25 +39,9 @@ from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 from autotl.tune.runner import RaySession, SearchPlan, Slots, local_cpus, run_search
 
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
-ADVICE_SHARE = 0.3
-"""Largest share of the time that may pass before the search begins; later backbones are left out for it."""
 CLOSING_SECONDS = 5.0
 """Kept back for ending Ray and loading the winner; the test split comes on top."""
-MARGIN = 0.05
-"""A backbone whose probe is so much worse than the best one's is not searched."""
-MAX_BACKBONES = 3
 MAX_VIEW_BYTES = 2 * 2**30
-FULL_TRIALS_WANTED = 5
-"""Epochs of a trial are set so that every slot has time for about so many full trials."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Input without problems: the images, the backbones asked for (none: all that are here), the space (None: auto)."""
-
-    listing: Listing
-    entries: tuple[BackboneEntry, ...]
-    space: SearchSpace | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,57 +62,6 @@ class Ground:
     metric: str
     balanced: bool
     precision: Precision
-
-
-def check(settings: FitSettings) -> Checked:
-    """Look at everything the user gave.
-
-    Raises:
-        InputError: with all problems.
-    """
-    problems = check_settings(settings)
-    space = None
-    try:
-        space = None if settings.search_space == "auto" else load_space(settings.search_space)
-    except InputError as error:
-        problems += error.problems
-    names = settings.backbones
-    if names == ("auto",) and space is not None:
-        names = space.backbones
-    entries: list[BackboneEntry] = []
-    for name in names if names != ("auto",) else ():
-        try:
-            entries.append(_find_backbone(name, settings.allow_download))
-        except BackboneError as error:
-            problems += error.problems
-    if settings.output_dir is not None:
-        problems += rundir.check_free(settings.output_dir)
-    listing, found = list_folder(settings.dataset_dir, skip_unreadable=settings.skip_unreadable)
-    raise_if_any([*problems, *found])
-    return Checked(listing, tuple(entries), space)
-
-
-def _find_backbone(name: str, allow_download: bool) -> BackboneEntry:
-    entry = find_entry(name)
-    if not (entry.weights == "hub" and allow_download):
-        locate(entry)
-    return entry
-
-
-def available_backbones() -> tuple[BackboneEntry, ...]:
-    """The catalog's backbones whose weights can be loaded here without the network, the cheapest first."""
-    return tuple(sorted((entry for entry in load_catalog() if is_available(entry)), key=lambda entry: entry.gmacs))
-
-
-def versions() -> dict[str, str]:
-    """The versions of autotl and of what it is built on."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 class Fitting:
@@ -157,13 +89,16 @@ class Fitting:
     def fit(self, ray: RaySession) -> FitResult:
         """Everything. The model in the run folder is usable from the first linear probe on."""
         ground = self.read_data()
+        advice = None
         try:
             probed = self.probe_backbones(ground, keep=True)
             advice = self.put_together(ground, probed)
             write_json(self.run.advice, advice.to_json())
             interrupted = self.search(ground, probed, advice, ray.wait())
         except KeyboardInterrupt:
-            if not (self.run.model / "model.json").exists() or "advice" not in locals():
+            if advice is None:
+                if (self.run.model / "model.json").exists():
+                    self.console.line(f"  interrupted; the best model so far is in {self.run.path}")
                 raise
             interrupted = True
         return self.close(ground, advice, interrupted)
@@ -240,7 +175,7 @@ class Fitting:
         limit = self.begun + ADVICE_SHARE * self.settings.budget.timeout
         probed: list[Probed] = []
         for entry in self.checked.entries or available_backbones():
-            expected = _expected_seconds(entry, probed)
+            expected = expected_seconds(entry, probed[0].prepared if probed else None)
             if not asked and probed and time.time() + expected > limit:
                 left = max(0.0, limit - time.time())
                 self.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
@@ -260,6 +195,7 @@ class Fitting:
                 self.run.cache / "weights",
                 ground.precision,
                 allow_download=self.settings.allow_download,
+                workers=local_cpus(),
                 on_progress=on_progress,
             )
         evidence, probe = probe_backbone(
@@ -333,6 +269,7 @@ class Fitting:
             self.run.cache / "yardstick",
             ground.precision,
             allow_download=False,
+            workers=local_cpus(),
             on_progress=lambda done: None,
         )
         return measure_similarity(prepared.embeddings, yardstick, self.settings.seed)
@@ -341,7 +278,7 @@ class Fitting:
 
     def search(self, ground: Ground, probed: list[Probed], advice: Advice, slots: Slots) -> bool:
         """Run the trials; whether the user ended them early."""
-        chosen = _chosen_backbones(advice)
+        chosen = chosen_backbones(advice)
         space = self.checked.space or load_space(advice.scenario.space)
         space = space.narrow(backbone=tuple(one.name for one in chosen))
         self.run.space.write_text(to_toml(space), "utf-8")
@@ -366,12 +303,15 @@ class Fitting:
         for record in self.records:
             self.console.note_score(record)
         self.console.trial_header(len(chosen))
+        interrupted = False
         with self.console.countdown(left):
             try:
-                self.records += run_search(plan, lambda record: self._tell_trial(record, plan))
+                searched = run_search(plan, lambda record: self._tell_trial(record, plan))
+                self.records += searched.records
+                interrupted = searched.interrupted
             except SearchError as error:
                 self.console.line(f"  {error}", "red")
-        return time.time() < deadline - 15 and self.settings.budget.n_trials is None
+        return interrupted
 
     def _tell_trial(self, record: TrialRecord, plan: SearchPlan) -> None:
         self.console.trial(record, plan.n_stages[record.config["backbone"]])
@@ -394,7 +334,7 @@ class Fitting:
                     n_stages=one.prepared.n_stages,
                     seconds_per_image=local_cpus() / one.prepared.images_per_second,
                 )
-        max_t = _epochs(space, files, len(ground.dataset.indices("train")), deadline - time.time(), slots)
+        max_t = epochs(space, files, len(ground.dataset.indices("train")), deadline - time.time(), slots)
         return TrainingTask(
             run_dir=str(self.run.path),
             store=str(ground.store.path),
@@ -460,38 +400,11 @@ class Fitting:
         return result
 
 
-def _expected_seconds(entry: BackboneEntry, probed: list[Probed]) -> float:
-    """Time to embed and probe with `entry`, from what the first backbone took and the ratio of their costs."""
-    if not probed:
-        return 0.0
-    first = probed[0].prepared
-    return first.seconds * max(entry.gmacs, 1e-3) / max(first.entry.gmacs, 1e-3) * 1.2 + 2.0
-
-
 def _features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
     train, val = dataset.indices("train"), dataset.indices("val")
     return LabelledFeatures(
         prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], len(dataset.classes)
     )
-
-
-def _chosen_backbones(advice: Advice) -> tuple[BackboneEvidence, ...]:
-    """The best few by evidence; those whose probe is far behind are left out."""
-    best = max(one.probe_score for one in advice.backbones)
-    near = [one for one in advice.backbones if one.probe_score >= best - MARGIN]
-    return tuple(near[:MAX_BACKBONES])
-
-
-def _epochs(space: SearchSpace, files: dict[str, BackboneFiles], n_train: int, seconds: float, slots: Slots) -> int:
-    """Epochs of a full trial: the space's, or as many as leave every slot time for `FULL_TRIALS_WANTED` trials.
-
-    An epoch of a half-frozen model takes about twice the evaluation time of its images.
-    """
-    if isinstance(space.max_t, int):
-        return space.max_t
-    cheapest = min(one.seconds_per_image for one in files.values())
-    epoch = max(0.5, 2.0 * n_train * cheapest / slots.cpus)
-    return int(np.clip(math.floor(seconds / FULL_TRIALS_WANTED / epoch), 4, 20))
 
 
 def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -500,3 +413,14 @@ def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int6
         predictor.probabilities_of_pixels(pixels[rows[start : start + 256]]) for start in range(0, len(rows), 256)
     ]
     return np.concatenate(blocks)
+
+
+def versions() -> dict[str, str]:
+    """The versions of autotl and of what it is built on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

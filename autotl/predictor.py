@@ -17,6 +17,7 @@ from autotl.data.decode import IMAGE_SUFFIXES, decode
 from autotl.errors import DatasetError, ModelFileError, Problem, raise_if_any
 from autotl.models.backbone import Preprocessing, create
 from autotl.models.saved import ModelCard, load_card, load_weights
+from autotl.train.device import pick_device
 
 BATCH = 32
 
@@ -39,11 +40,12 @@ class Prediction:
 
 
 class Predictor:
-    """The best model of a run. Made by `load_predictor`, or taken from `FitResult.predictor`."""
+    """The best model of a run, on a GPU where there is one. Made by `load_predictor`, or taken from a `FitResult`."""
 
     def __init__(self, card: ModelCard, model: torch.nn.Module, preprocessing: Preprocessing) -> None:
         self.card = card
-        self.model = model
+        self.device = pick_device()
+        self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.preprocessing = preprocessing
 
     @property
@@ -98,9 +100,10 @@ class Predictor:
         size, crop = self.preprocessing.input_size, self.preprocessing.crop
         with torch.inference_mode():
             for start in range(0, len(pixels), BATCH):
-                views = eval_view(torch.from_numpy(np.array(pixels[start : start + BATCH])), size, crop)
+                batch = torch.from_numpy(np.array(pixels[start : start + BATCH])).to(self.device)
+                views = eval_view(batch, size, crop)
                 images = self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
-                rows.append(torch.softmax(self.model(images).float(), dim=1).numpy())
+                rows.append(torch.softmax(self.model(images).float(), dim=1).cpu().numpy())
         return np.concatenate(rows)
 
     def _decode(self, files: Sequence[Path]) -> tuple[NDArray[np.uint8], list[Problem]]:
@@ -156,5 +159,4 @@ def load_predictor(folder: Path) -> Predictor:
         backbone.model.load_state_dict(state)
     except RuntimeError as error:
         raise ModelFileError(f"{folder}: the weights do not fit {card.backbone} ({error})") from error
-    model = backbone.model.eval().to(memory_format=torch.channels_last)
-    return Predictor(card, model, Preprocessing.from_json(card.preprocessing))
+    return Predictor(card, backbone.model, Preprocessing.from_json(card.preprocessing))

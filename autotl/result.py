@@ -30,7 +30,7 @@ class TrialRecord:
     """One trial of the search.
 
     Attributes:
-        number: place in the order in which trials ended, from 0; the linear probe of the advice is 0.
+        number: place in the order in which trials ended, from 0; the linear probes, one a backbone, come first.
         trial_id: the search's own name for the trial.
         config: the point of the search space.
         status: how it ended.
@@ -42,6 +42,7 @@ class TrialRecord:
         error: traceback of a failed trial, else "".
         worker: host name and process id where it ran.
         origin: "probe", "advice" (a start point) or "search".
+        note: what was out of the ordinary, such as why frozen stages could not be computed once.
     """
 
     number: int
@@ -56,6 +57,7 @@ class TrialRecord:
     error: str = ""
     worker: str = ""
     origin: str = "search"
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON types."""

@@ -38,7 +38,14 @@ def main() -> None:
             raise SystemExit(f"unreadable: {decoded.unreadable}")
         rows = np.arange(len(paths))
         prepared = prepare(
-            find_entry(BACKBONE), store, rows, Path(folder), "fp32", allow_download=False, on_progress=lambda done: None
+            find_entry(BACKBONE),
+            store,
+            rows,
+            Path(folder),
+            "fp32",
+            allow_download=False,
+            workers=2,
+            on_progress=lambda done: None,
         )
     names = tuple(Path(path).stem.partition("_")[2].replace("_", " ") for path in paths)
     yardstick = make_yardstick("ImageNet-1k", BACKBONE, prepared.embeddings, names)

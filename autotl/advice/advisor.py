@@ -78,7 +78,7 @@ def advise(dataset: Dataset, similarity: Similarity, evidence: list[BackboneEvid
 
     Args:
         dataset: the manifest; its test split plays no part.
-        similarity: of its training images to the source.
+        similarity: of its training and validation images to the source.
         evidence: of one backbone or more.
 
     Raises:

@@ -71,11 +71,34 @@ class Backbone:
     n_stages: int
     preprocessing: Preprocessing
 
-    @property
-    def classifier(self) -> torch.nn.Module:
-        """The last layer."""
-        module: torch.nn.Module = self.model.get_classifier()
-        return module
+    def set_classifier(self, weight: torch.Tensor, bias: torch.Tensor) -> bool:
+        """Make the classifier a given linear map of the features.
+
+        Of several heads whose outputs are averaged (distilled models) each becomes that map, and batch norms inside
+        the classifier let features through as they are.
+
+        Args:
+            weight: shape (classes, features).
+            bias: shape (classes,).
+
+        Returns:
+            False, and nothing is changed, where the classifier is not made of linear layers of that shape.
+        """
+        names = self.model.pretrained_cfg["classifier"]
+        layers = [self.model.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
+        if any(not isinstance(layer, torch.nn.Linear) or layer.weight.shape != weight.shape for layer in layers):
+            return False
+        heads = self.model.get_classifier()
+        inside = [module for head in (heads if isinstance(heads, tuple) else (heads,)) for module in head.modules()]
+        with torch.no_grad():
+            for norm in (module for module in inside if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)):
+                norm.reset_parameters()
+                norm.weight.fill_((1 + norm.eps) ** 0.5)
+            for layer in layers:
+                layer.weight.copy_(weight)
+                if layer.bias is not None:
+                    layer.bias.copy_(bias)
+        return True
 
     def freeze(self, depth: int) -> None:
         """Freeze the weights of the first `depth` stages; all others, and the classifier, are trained."""

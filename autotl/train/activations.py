@@ -6,6 +6,8 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,16 +73,39 @@ def embed(
     rows: NDArray[np.int64],
     precision: Precision,
     on_progress: Callable[[int], None] = lambda done: None,
+    workers: int = 1,
 ) -> NDArray[np.float32]:
-    """The outputs of `forward` on the evaluation views of `rows`, flattened: shape (len(rows), dimensions)."""
+    """The outputs of `forward` on the evaluation views of `rows`, flattened: shape (len(rows), dimensions).
+
+    On CPUs `workers` threads take a batch each and compute on one core each: unlike threads that share a batch they
+    never wait for one another, which matters while Ray starts beside them.
+    """
+
+    def outputs_of(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.inference_mode(), compute(source.device, precision):
+            outputs: NDArray[np.float32] = forward(source.batch(chosen, None, 0)).flatten(1).float().cpu().numpy()
+        return outputs
+
     outputs = []
     done = 0
-    with torch.inference_mode(), compute(source.device, precision):
-        for chosen in batches(rows):
-            outputs.append(forward(source.batch(chosen, None, 0)).flatten(1).float().cpu().numpy())
-            done += len(chosen)
+    with _one_core_each(workers if source.device.type == "cpu" else 1) as pool:
+        for part in pool.map(outputs_of, batches(rows)):
+            outputs.append(part)
+            done += len(part)
             on_progress(done)
     return np.concatenate(outputs)
+
+
+@contextmanager
+def _one_core_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads compute on one core each; a single one on as many as torch has."""
+    threads = torch.get_num_threads()
+    per_worker = threads if workers == 1 else 1
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(per_worker,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # part of the setting is the process's, not the thread's
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class EpochReport:
 class FineTuning:
     """A trial's model and data. `start` evaluates it before training, `train_epoch` trains it on.
 
+    `note` says why frozen stages could not be computed once, where that is so.
+
     Args:
         task: the run.
         config: a point of the search space.
@@ -74,6 +76,7 @@ class FineTuning:
         self.task = task
         self.config = config
         self.epoch = 0
+        self.note = ""
         self.device = pick_device()
         self._scratch = config["initial_weights"] == "scratch"
         self._seed = seed_of(task.seed, *(f"{key}={config[key]}" for key in sorted(config)))
@@ -98,7 +101,8 @@ class FineTuning:
         state = None if self._scratch else Path(files.state)
         backbone = create(self.config["backbone"], len(self.task.classes), state)
         if files.head and not self._scratch:
-            _start_from_probe(backbone, Path(files.head))
+            with np.load(files.head, allow_pickle=False) as head:  # LP-FT, arXiv 2202.10054
+                backbone.set_classifier(torch.from_numpy(head["weight"]), torch.from_numpy(head["bias"]))
         backbone.model.to(self.device, memory_format=torch.channels_last)
         backbone.freeze(self.config["freeze_depth"])
         return backbone
@@ -110,10 +114,14 @@ class FineTuning:
         example = self._source.batch(self._train_rows[:2], None, 0)
         try:
             split = divide(self.backbone, depth, example)
-        except DoesNotDivide:
+        except DoesNotDivide as reason:
+            self.note = f"the frozen stages run in every epoch: {reason}"
             return None
-        fits = view_bytes(split.shape, len(self._train_rows)) <= self.task.cache_bytes
-        return split if fits else None
+        needed = view_bytes(split.shape, len(self._train_rows))
+        if needed > self.task.cache_bytes:
+            self.note = f"the frozen stages run in every epoch: a cached view would take {needed / 2**30:.1f} GiB"
+            return None
+        return split
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         files = self.task.backbones[self.config["backbone"]]
@@ -263,18 +271,6 @@ class FineTuning:
             config=self.config,
             provenance=self.task.provenance,
         )
-
-
-def _start_from_probe(backbone: Backbone, path: Path) -> None:
-    """Copy the linear probe into the classifier (LP-FT, arXiv 2202.10054), where the classifier is one linear layer."""
-    classifier = backbone.classifier
-    with np.load(path, allow_pickle=False) as head:
-        weight, bias = torch.from_numpy(head["weight"]), torch.from_numpy(head["bias"])
-    if isinstance(classifier, torch.nn.Linear) and classifier.weight.shape == weight.shape:
-        with torch.no_grad():
-            classifier.weight.copy_(weight)
-            if classifier.bias is not None:
-                classifier.bias.copy_(bias)
 
 
 def _mean(values: list[float]) -> float:

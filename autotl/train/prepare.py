@@ -62,9 +62,10 @@ def prepare(
     precision: Precision,
     *,
     allow_download: bool,
+    workers: int,
     on_progress: Callable[[int], None],
 ) -> Prepared:
-    """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store.
+    """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
 
     Raises:
         BackboneError: if the weights are missing or do not fit.
@@ -77,7 +78,7 @@ def prepare(
     model.to(device, memory_format=torch.channels_last)
     source = ImageSource(store.open(), preprocessing, device, seed=0)
     begun = time.perf_counter()
-    embeddings = embed(model, source, rows, precision, on_progress)
+    embeddings = embed(model, source, rows, precision, on_progress, workers)
     seconds = time.perf_counter() - begun
     stages = [stage for stage in stage_of_parameters(model).values() if stage is not None]
     return Prepared(entry, state, rows, embeddings, seconds, 1 + max(stages), preprocessing.to_json())
@@ -89,14 +90,10 @@ def save_head(probe: Probe, path: Path) -> None:
 
 
 def probe_state(prepared: Prepared, probe: Probe, n_classes: int) -> dict[str, torch.Tensor] | None:
-    """The weights of the backbone with the probe as its classifier; None where its classifier is not one layer."""
+    """The weights of the backbone with the probe as its classifier; None where its classifier is not linear."""
     backbone = create(prepared.entry.name, n_classes, prepared.state)
-    classifier = backbone.classifier
-    if not isinstance(classifier, torch.nn.Linear) or classifier.weight.shape != probe.weight.shape:
+    if not backbone.set_classifier(torch.from_numpy(probe.weight), torch.from_numpy(probe.bias)):
         return None
-    with torch.no_grad():
-        classifier.weight.copy_(torch.from_numpy(probe.weight))
-        classifier.bias.copy_(torch.from_numpy(probe.bias))
     state: dict[str, torch.Tensor] = backbone.model.state_dict()
     return state
 

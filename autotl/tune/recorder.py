@@ -79,9 +79,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             error=error or str(last.get("error", "")),
             worker=str(last.get("worker", "")),
             origin=self._search.origin(trial_id),
+            note=str(last.get("note", "")),
         )
         self.records.append(record)
         self._run.append_trial(record.to_json())
+        if record.note:
+            log.info("trial %d: %s", record.number, record.note)
         if record.error:
             log.warning("trial %d failed:\n%s", record.number, record.error)
         self._on_trial(record)

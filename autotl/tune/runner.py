@@ -1,4 +1,4 @@
-"""The only other file that knows Ray: starting and leaving it, slots, scheduler, and the records of the trials."""
+"""What drives Ray: starting and leaving it, slots, scheduler, and the records of the trials."""
 
 from __future__ import annotations
 
@@ -178,15 +178,20 @@ class SearchPlan:
     trainable: type | None = None
 
 
-def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> list[TrialRecord]:
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What came of a search: the records in the order in which trials ended, and whether the user ended it early."""
+
+    records: tuple[TrialRecord, ...]
+    interrupted: bool
+
+
+def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Searched:
     """Search until the time, the number of trials, or the user's patience (Ctrl-C) is at an end.
 
     Args:
         plan: what to search.
         on_trial: called with every finished trial's record, in the driver.
-
-    Returns:
-        The records, in the order in which the trials ended.
 
     Raises:
         SearchError: if Ray Tune itself failed; the best model so far is in the run folder nevertheless.
@@ -222,7 +227,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> lis
                 time_attr="epoch",
                 metric=SCORE,
                 mode="max",
-                max_t=plan.task.max_t + 1,
+                max_t=plan.task.max_t + 1,  # a trial ends itself at max_t, with the status that says so
                 grace_period=min(plan.space.grace_period, plan.task.max_t),
                 reduction_factor=plan.space.reduction_factor,
             ),
@@ -249,7 +254,8 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> lis
     finally:
         recorder.finish()
         shutil.rmtree(scratch, ignore_errors=True)
-    return list(recorder.records)
+    done = search.finished or len(recorder.records) == plan.n_trials or time.time() >= plan.task.deadline
+    return Searched(tuple(recorder.records), interrupted=not done)
 
 
 @contextlib.contextmanager

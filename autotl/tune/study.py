@@ -118,6 +118,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._n_scratch = 0
         self._n_suggested = 0
         self.configs: dict[str, Config] = {}
+        self.finished = False
         super().__init__(
             space=self._define,
             metric=SCORE,
@@ -140,6 +141,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next config, or that there is none because the time is up."""
         if time.time() >= self._deadline:
+            self.finished = True
             return str(Searcher.FINISHED)
         config = super().suggest(trial_id)
         assert config is not None

@@ -50,6 +50,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         self._config = {key: value for key, value in config.items() if key != TASK_KEY}
         self._task = load_task(Path(config[TASK_KEY]))
         self._best: EpochReport | None = None
+        self._note = ""
         self._fine_tuning: FineTuning | None = None
         torch.set_num_threads(self._task.threads)
 
@@ -69,6 +70,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
     def _advance(self) -> EpochReport:
         if self._fine_tuning is None:
             self._fine_tuning = FineTuning(self._task, self._config)
+            self._note = self._fine_tuning.note
             return self._fine_tuning.start()
         return self._fine_tuning.train_epoch()
 
@@ -101,6 +103,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
             "best_metrics": dict(best.metrics) if best else {},
             "status": str(status),
             "error": error,
+            "note": self._note,
             "elapsed": time.perf_counter() - self._begun,
             "worker": f"{platform.node()}:{os.getpid()}",
             "done": status is not Status.STOPPED,

@@ -62,6 +62,7 @@ def test_a_trial_becomes_plain_json() -> None:
         "error": "",
         "worker": "host:17",
         "origin": "advice",
+        "note": "",
     }
     assert type(RECORD.to_json()["status"]) is str
 

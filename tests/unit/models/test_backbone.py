@@ -53,8 +53,9 @@ def test_every_parameter_has_a_stage_and_no_number_is_left_out(resnet: Backbone)
 
 
 def test_the_classifier_has_one_output_a_class(resnet: Backbone) -> None:
-    assert isinstance(resnet.classifier, torch.nn.Linear)
-    assert resnet.classifier.out_features == 3
+    classifier = resnet.model.get_classifier()
+    assert isinstance(classifier, torch.nn.Linear)
+    assert classifier.out_features == 3
 
 
 def test_depth_0_trains_everything(resnet: Backbone) -> None:
@@ -194,3 +195,24 @@ def test_kept_statistics_do_not_move_while_weights_are_trained(resnet: Backbone)
     assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
     assert all(norm.weight.requires_grad for norm in norms)
     resnet.train_mode(keep_statistics=False)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "repvit_m0_9", "efficientformerv2_s0"])
+def test_a_given_classifier_is_a_linear_map_of_the_features(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = create(name, 3, None)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, backbone.model.head_hidden_size, generator=generator)
+    bias = torch.randn(3, generator=generator)
+    assert backbone.set_classifier(weight, bias)
+    backbone.model.eval()
+    images = torch.randn(2, 3, 224, 224, generator=generator)
+    with torch.no_grad():
+        features = backbone.model.forward_head(backbone.model.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(backbone.model(images), features @ weight.T + bias, rtol=1e-3, atol=1e-3)
+
+
+def test_a_classifier_of_another_shape_is_left_alone(resnet: Backbone) -> None:
+    before = resnet.model.get_classifier().weight.clone()
+    assert not resnet.set_classifier(torch.zeros(3, 7), torch.zeros(3))
+    assert torch.equal(resnet.model.get_classifier().weight, before)

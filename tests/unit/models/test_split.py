@@ -82,7 +82,7 @@ def test_the_boundary_at_the_deepest_freeze_is_the_input_of_the_classifier() -> 
     assert split.depth == 5
     assert split.shape == (512,)
     z = torch.rand(3, 512, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(split.suffix(z), backbone.classifier(z))
+    torch.testing.assert_close(split.suffix(z), backbone.model.get_classifier()(z))
 
 
 def test_the_suffix_does_not_run_the_modules_before_the_boundary() -> None:

@@ -44,7 +44,7 @@ def test_compute_is_left_when_an_error_passes() -> None:
 
 def test_bfloat16_has_to_be_worth_its_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"fp32": 1.0}
-    monkeypatch.setattr(device, "_best_time", lambda layers, x, precision: seconds[precision])
+    monkeypatch.setattr(device, "_best_seconds", lambda: seconds)
     seconds["bf16"] = 0.99 / GAIN_NEEDED
     assert measure_precision(CPU) == "bf16"
     seconds["bf16"] = 1.01 / GAIN_NEEDED
