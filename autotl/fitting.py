@@ -31,6 +31,7 @@ from autotl.rundir import RunDir, write_json
 from autotl.settings import FitSettings
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import SearchSpace
+from autotl.train.cache import DEFAULT_BYTES, default_folder
 from autotl.train.device import Precision, keep_freed_memory, measure_precision, pick_device
 from autotl.train.metrics import all_metrics, default_metric, estimate
 from autotl.train.prepare import Prepared, prepare, probe_card, probe_state, save_head
@@ -41,7 +42,6 @@ from autotl.tune.runner import RaySession, SearchPlan, Slots, local_cpus, run_se
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
 CLOSING_SECONDS = 5.0
 """Kept back for ending Ray and loading the winner; the test split comes on top."""
-MAX_VIEW_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +328,7 @@ class Fitting:
                 head.parent.mkdir(exist_ok=True)
                 save_head(one.probe, head)
                 files[one.evidence.name] = BackboneFiles(
+                    weights_sha256=one.prepared.weights_sha256,
                     state=str(one.prepared.state),
                     head=str(head),
                     source_learning_rate=one.prepared.entry.source_learning_rate(),
@@ -346,7 +347,9 @@ class Fitting:
             precision=ground.precision,
             max_t=max_t,
             n_views=min(4, max(2, max_t // 2)),
-            cache_bytes=MAX_VIEW_BYTES,
+            cache_dir=str(default_folder()),
+            cache_limit=DEFAULT_BYTES,
+            data_fingerprint=ground.dataset.image_fingerprint(),
             seed=self.settings.seed,
             deadline=deadline,
             threads=slots.cpus,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, and for child processes
+os.environ["AUTOTL_CACHE_DIR"] = tempfile.mkdtemp(prefix="autotl-test-cache-")  # never the user's own
+atexit.register(shutil.rmtree, os.environ["AUTOTL_CACHE_DIR"], ignore_errors=True)
 
 from collections.abc import Callable
 from pathlib import Path

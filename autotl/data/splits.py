@@ -42,6 +42,11 @@ class Dataset:
         """Images a class in the splits `names`, shape (classes,)."""
         return np.bincount(self.labels[self.indices(*names)], minlength=len(self.classes)).astype(np.int64)
 
+    def image_fingerprint(self) -> str:
+        """Stands for the files, their sizes and when they were changed; not for labels and splits."""
+        states = [(self.root / path).stat() for path in self.paths]
+        return fingerprint([str(self.root.resolve()), self.paths, [(s.st_size, s.st_mtime_ns) for s in states]])
+
     def fingerprint(self) -> str:
         """Stands for the files, their sizes, labels and split."""
         sizes = [(self.root / path).stat().st_size for path in self.paths]

@@ -32,10 +32,10 @@ class Preprocessing:
     store_size: int
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Shift and scale pixels in 0..1, shape (n, 3, side, side)."""
+        """Shift and scale pixels in 0..1, shape (n, 3, side, side), in place."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return (images - mean) / std
+        return images.sub_(mean).div_(std)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -88,6 +88,21 @@ class Split:
                 del stub.module.forward
         return output
 
+    def between(self, deeper: Split, z: torch.Tensor) -> torch.Tensor:
+        """The input of a deeper boundary of the same model, from tensors at this one."""
+
+        def stop(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+            raise _Reached(args[0])
+
+        handle = deeper._boundary.register_forward_pre_hook(stop)
+        try:
+            self.suffix(z)
+        except _Reached as reached:
+            return reached.tensor
+        finally:
+            handle.remove()
+        raise DoesNotDivide("the deeper boundary was not reached")
+
 
 def _zeros(z: torch.Tensor, shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
     zeros = z.new_zeros(()).expand(len(z), *shape)

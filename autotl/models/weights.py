@@ -109,14 +109,19 @@ def _missing(entry: BackboneEntry) -> Problem:
     )
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_sha256(path: Path, expected: str, name: str) -> None:
     """Compare the checksum of the file at `path`.
 
     Raises:
         BackboneError: if it differs.
     """
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != expected:
         remedy = "reinstall the package: the file is damaged or another version"
         raise BackboneError([Problem("backbone", name, f"{path.name} has SHA-256 {found}", expected, remedy)])

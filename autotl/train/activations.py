@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from autotl.data.augment import Recipe, eval_view, random_view
@@ -108,25 +107,24 @@ def _one_core_each(workers: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(threads)  # part of the setting is the process's, not the thread's
 
 
-@dataclass(frozen=True, slots=True)
 class CachedView:
     """The prefix's outputs for one view of some images: bfloat16, one row an image, in a memory-mapped file.
 
     Feature maps are stored with the channels last, as the suffix wants them.
 
-    Attributes:
-        path: the file.
+    Args:
+        path: the file; it stays mapped, whatever happens to its name.
         shape: of one image's tensor, as the model has it.
     """
 
-    path: Path
-    shape: tuple[int, ...]
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        n_rows = os.path.getsize(path) // view_bytes(shape, 1)
+        self.shape = shape
+        self._stored = np.memmap(path, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(shape)))
 
     def rows(self, chosen: NDArray[np.int64]) -> torch.Tensor:
         """The tensors in the places `chosen`, shape (len(chosen), *shape)."""
-        n_rows = os.path.getsize(self.path) // (2 * math.prod(self.shape))
-        stored = np.memmap(self.path, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(self.shape)))
-        tensor = torch.from_numpy(stored[chosen]).view(torch.bfloat16)
+        tensor = torch.from_numpy(self._stored[chosen]).view(torch.bfloat16)
         return tensor.permute(0, 3, 1, 2) if len(self.shape) == 3 else tensor
 
 
@@ -139,37 +137,20 @@ def view_bytes(shape: tuple[int, ...], n_images: int) -> int:
     return 2 * math.prod(shape) * n_images
 
 
-def cached_view(
-    path: Path,
-    shape: tuple[int, ...],
-    prefix: Forward,
-    source: ImageSource,
-    rows: NDArray[np.int64],
-    recipe: Recipe | None,
-    view: int,
-    precision: Precision,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> CachedView | None:
-    """The view at `path`, computed under a lock by whoever comes first.
+def write_view(
+    path: Path, shape: tuple[int, ...], tensors: Iterable[torch.Tensor], should_stop: Callable[[], bool]
+) -> bool:
+    """Write batches of boundary tensors in the form that `CachedView` reads.
 
     Returns:
-        The view, or None if `should_stop` said so before it was complete.
+        False, and the file is incomplete, if `should_stop` said so before the last batch.
     """
-    cached = CachedView(path, shape)
-    if path.exists():
-        return cached
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if path.exists():  # another worker was faster
-            return cached
-        partial = path.with_suffix(".part")
-        with open(partial, "wb") as file, torch.inference_mode(), compute(source.device, precision):
-            for chosen in batches(rows):
-                if should_stop():
-                    return None
-                output = prefix(source.batch(chosen, recipe, view)).to(torch.bfloat16)
-                if len(shape) == 3:
-                    output = output.permute(0, 2, 3, 1)
-                file.write(output.contiguous().cpu().view(torch.int16).numpy().tobytes())
-        os.replace(partial, path)
-    return cached
+    with open(path, "wb") as file:
+        for tensor in tensors:
+            stored = tensor.to(torch.bfloat16)
+            if len(shape) == 3:
+                stored = stored.permute(0, 2, 3, 1)
+            file.write(stored.contiguous().cpu().view(torch.int16).numpy().tobytes())
+            if should_stop():
+                return False
+    return True

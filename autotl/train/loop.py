@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import Timeout
 from numpy.typing import NDArray
 
-from autotl.data.augment import recipe_named
+from autotl.data.augment import Recipe, recipe_named
 from autotl.data.pixels import open_store
 from autotl.models.backbone import Backbone, create
 from autotl.models.saved import ModelCard
 from autotl.models.split import DoesNotDivide, Split, divide
-from autotl.train.activations import CachedView, ImageSource, batches, cached_view, seed_of, view_bytes
+from autotl.rundir import fingerprint
+from autotl.train.activations import CachedView, ImageSource, batches, seed_of, view_bytes, write_view
+from autotl.train.cache import DiskCache
 from autotl.train.device import compute, pick_device
 from autotl.train.metrics import all_metrics, estimate, score_of
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
@@ -26,6 +29,8 @@ from autotl.train.task import TrainingTask
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH = 64
+VIEW_SEED = 0
+"""Of the augmented views: the same in every run, so that runs can share them."""
 
 
 class Diverged(RuntimeError):
@@ -87,7 +92,9 @@ class FineTuning:
         self.backbone = self._make_backbone()
         store = open_store(Path(task.store))
         self._preprocessing = replace(self.backbone.preprocessing, store_size=store.size)
-        self._source = ImageSource(store.open(), self._preprocessing, self.device, task.seed)
+        self._source = ImageSource(store.open(), self._preprocessing, self.device, VIEW_SEED)
+        self._cache = DiskCache(Path(task.cache_dir), task.cache_limit)
+        self._views: dict[tuple[str, int], CachedView] = {}
         self._split = self._divide()
         self._optimizer = self._make_optimizer()
         self._class_weights = self._weigh_classes()
@@ -113,15 +120,10 @@ class FineTuning:
             return None
         example = self._source.batch(self._train_rows[:2], None, 0)
         try:
-            split = divide(self.backbone, depth, example)
+            return divide(self.backbone, depth, example)
         except DoesNotDivide as reason:
             self.note = f"the frozen stages run in every epoch: {reason}"
             return None
-        needed = view_bytes(split.shape, len(self._train_rows))
-        if needed > self.task.cache_bytes:
-            self.note = f"the frozen stages run in every epoch: a cached view would take {needed / 2**30:.1f} GiB"
-            return None
-        return split
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         files = self.task.backbones[self.config["backbone"]]
@@ -145,33 +147,83 @@ class FineTuning:
 
     # -- batches -------------------------------------------------------------------------------------------------
 
-    def _view(self, rows: NDArray[np.int64], part: str, view: int) -> CachedView | None:
+    def _view(self, rows: NDArray[np.int64], part: str, number: int) -> CachedView | None:
         """The cached prefix outputs, computed first if need be; None without a split or when the time is up."""
         if self._split is None:
             return None
         recipe = recipe_named(self.config["augmentation"]) if part == "train" else None
-        name = "eval" if recipe is None else f"{recipe.name}-{view}"
-        folder = Path(self.task.store).parent / "activations" / self.config["backbone"]
-        path = folder / f"depth-{self._split.depth}-{part}-{name}.bf16"
-        return cached_view(
-            path,
-            self._split.shape,
-            self._split.prefix,
-            self._source,
-            rows,
-            recipe,
-            view,
-            self.task.precision,
-            self._late,
-        )
+        if (part, number) not in self._views:
+            key = self._key(rows, recipe, number)
+            size = view_bytes(self._split.shape, len(rows))
+            left = max(0.0, self.task.deadline - time.time())
+            try:
+                path = self._cache.get_or_build(
+                    key, size, lambda to: self._compute_view(to, key, rows, recipe), wait=left
+                )
+            except Timeout:  # another trial is still at it
+                return None
+            if path is None:
+                self._give_up_caching(f"there is no room for a view of {size / 2**30:.1f} GiB")
+                return None
+            self._views[part, number] = CachedView(path, self._split.shape)
+        return self._views[part, number]
+
+    def _key(self, rows: NDArray[np.int64], recipe: Recipe | None, number: int) -> dict[str, Any]:
+        """All that a view depends on."""
+        assert self._split is not None
+        return {
+            "kind": "activations",
+            "backbone": self.config["backbone"],
+            "weights": self.task.backbones[self.config["backbone"]].weights_sha256,
+            "depth": self._split.depth,
+            "recipe": "eval" if recipe is None else asdict(recipe),
+            "view": 0 if recipe is None or recipe.name == "none" else number,
+            "data": self.task.data_fingerprint,
+            "rows": fingerprint(rows.tolist()),
+            "preprocessing": self._preprocessing.to_json(),
+            "precision": self.task.precision,
+        }
+
+    def _compute_view(self, path: Path, key: dict[str, Any], rows: NDArray[np.int64], recipe: Recipe | None) -> bool:
+        """Write a view; its images go through the frozen stages only from the deepest cached view below it on."""
+        assert self._split is not None
+        shallower = self._shallower_view(key)
+        with torch.inference_mode(), compute(self.device, self.task.precision):
+            if shallower is not None:
+                split, view = shallower
+                places = batches(np.arange(len(rows)))
+                tensors = (split.between(self._split, self._to_precision(view.rows(place))) for place in places)
+            else:
+                images = (self._source.batch(chosen, recipe, key["view"]) for chosen in batches(rows))
+                tensors = (self._split.prefix(batch) for batch in images)
+            return write_view(path, self._split.shape, tensors, self._late)
+
+    def _shallower_view(self, key: dict[str, Any]) -> tuple[Split, CachedView] | None:
+        for depth in range(key["depth"] - 1, 0, -1):
+            path = self._cache.get(key | {"depth": depth})
+            if path is not None:
+                try:
+                    split = divide(self.backbone, depth, self._source.batch(self._train_rows[:2], None, 0))
+                except DoesNotDivide:
+                    continue
+                return split, CachedView(path, split.shape)
+        return None
+
+    def _give_up_caching(self, reason: str) -> None:
+        if not self._late():
+            self.note = f"the frozen stages run in every epoch: {reason}"
+            self._split = None
+
+    def _to_precision(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.to(self.device)
+        return tensor if self.task.precision == "bf16" else tensor.float()
 
     def _forward(
         self, view: CachedView | None, places: NDArray[np.int64], rows: NDArray[np.int64], live: int | None
     ) -> torch.Tensor:
         """Logits of the images `rows`, which stand in `places` of `view`; `live` is the view number without one."""
         if self._split is not None and view is not None:
-            tensor = view.rows(places).to(self.device)
-            return self._split.suffix(tensor if self.task.precision == "bf16" else tensor.float())
+            return self._split.suffix(self._to_precision(view.rows(places)))
         recipe = None if live is None else recipe_named(self.config["augmentation"])
         logits: torch.Tensor = self.backbone.model(self._source.batch(rows, recipe, live or 0))
         return logits

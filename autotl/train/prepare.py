@@ -15,7 +15,7 @@ from autotl.data.pixels import PixelStore
 from autotl.models.backbone import create, preprocessing_of, stage_of_parameters
 from autotl.models.catalog import BackboneEntry
 from autotl.models.saved import ModelCard
-from autotl.models.weights import load_pretrained, locate, save_state
+from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
 from autotl.result import Estimate
 from autotl.train.activations import ImageSource, embed
 from autotl.train.device import Precision, pick_device
@@ -28,7 +28,7 @@ class Prepared:
 
     Attributes:
         entry: from the catalog.
-        state: its weights as the workers load them.
+        state, weights_sha256: its weights as the workers load them, and their checksum.
         rows: which images of the store were embedded.
         embeddings: float32, shape (len(rows), dimensions).
         seconds: the embedding took.
@@ -38,6 +38,7 @@ class Prepared:
 
     entry: BackboneEntry
     state: Path
+    weights_sha256: str
     rows: NDArray[np.int64]
     embeddings: NDArray[np.float32]
     seconds: float
@@ -81,7 +82,16 @@ def prepare(
     embeddings = embed(model, source, rows, precision, on_progress, workers)
     seconds = time.perf_counter() - begun
     stages = [stage for stage in stage_of_parameters(model).values() if stage is not None]
-    return Prepared(entry, state, rows, embeddings, seconds, 1 + max(stages), preprocessing.to_json())
+    return Prepared(
+        entry=entry,
+        state=state,
+        weights_sha256=file_sha256(state),
+        rows=rows,
+        embeddings=embeddings,
+        seconds=seconds,
+        n_stages=1 + max(stages),
+        preprocessing=preprocessing.to_json(),
+    )
 
 
 def save_head(probe: Probe, path: Path) -> None:

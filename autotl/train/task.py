@@ -17,6 +17,7 @@ class BackboneFiles:
     """One backbone as the driver prepared it.
 
     Attributes:
+        weights_sha256: stands for its weights.
         state: its weights, written by `autotl.models.weights.save_state`.
         head: its linear probe (npz with weight and bias), or "" where it has none to start from.
         source_learning_rate: at a batch of 32.
@@ -24,6 +25,7 @@ class BackboneFiles:
         seconds_per_image: measured evaluation time of one image on one core (or one GPU).
     """
 
+    weights_sha256: str
     state: str
     head: str
     source_learning_rate: float
@@ -46,7 +48,8 @@ class TrainingTask:
         precision: "bf16" or "fp32".
         max_t: epochs of a full trial.
         n_views: augmented views that are cached for a frozen prefix.
-        cache_bytes: largest size of one cached view; above it the prefix runs in every epoch.
+        cache_dir, cache_limit: of `autotl.train.cache.DiskCache`, bytes.
+        data_fingerprint: stands for the images.
         seed: of weights, order and views.
         deadline: time.time() at which training stops.
         threads: CPU threads of a trial.
@@ -63,7 +66,9 @@ class TrainingTask:
     precision: Precision
     max_t: int
     n_views: int
-    cache_bytes: int
+    cache_dir: str
+    cache_limit: int
+    data_fingerprint: str
     seed: int
     deadline: float
     threads: int
