@@ -31,7 +31,7 @@ from autotl.rundir import RunDir, write_json
 from autotl.settings import FitSettings
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import SearchSpace
-from autotl.train.cache import DEFAULT_BYTES, default_folder
+from autotl.train.cache import DiskCache, default_folder
 from autotl.train.device import Precision, keep_freed_memory, measure_precision, pick_device
 from autotl.train.metrics import all_metrics, default_metric, estimate
 from autotl.train.prepare import Prepared, prepare, probe_card, probe_state, save_head
@@ -82,6 +82,7 @@ class Fitting:
         self.console = console
         self.begun = begun
         self.records: list[TrialRecord] = []
+        self.cache = DiskCache(default_folder())
         keep_freed_memory()
 
     # -- the two ways through ------------------------------------------------------------------------------------
@@ -196,6 +197,7 @@ class Fitting:
                 ground.precision,
                 allow_download=self.settings.allow_download,
                 workers=local_cpus(),
+                cache=self.cache,
                 on_progress=on_progress,
             )
         evidence, probe = probe_backbone(
@@ -209,7 +211,7 @@ class Fitting:
         )
         self.console.line(
             f"  {entry.name}: {ground.metric} of linear probe {evidence.probe_score:.4f}, nearest neighbours "
-            f"{evidence.knn_score:.4f} ({prepared.images_per_second:.0f} images/s)"
+            f"{evidence.knn_score:.4f} ({prepared.images_per_second:.0f} images/s with {prepared.engine})"
         )
         return Probed(prepared, evidence, probe)
 
@@ -270,6 +272,7 @@ class Fitting:
             ground.precision,
             allow_download=False,
             workers=local_cpus(),
+            cache=self.cache,
             on_progress=lambda done: None,
         )
         return measure_similarity(prepared.embeddings, yardstick, self.settings.seed)
@@ -330,6 +333,7 @@ class Fitting:
                 files[one.evidence.name] = BackboneFiles(
                     weights_sha256=one.prepared.weights_sha256,
                     state=str(one.prepared.state),
+                    converted=str(one.prepared.converted or ""),
                     head=str(head),
                     source_learning_rate=one.prepared.entry.source_learning_rate(),
                     n_stages=one.prepared.n_stages,
@@ -347,8 +351,8 @@ class Fitting:
             precision=ground.precision,
             max_t=max_t,
             n_views=min(4, max(2, max_t // 2)),
-            cache_dir=str(default_folder()),
-            cache_limit=DEFAULT_BYTES,
+            cache_dir=str(self.cache.folder),
+            cache_limit=self.cache.limit,
             data_fingerprint=ground.dataset.image_fingerprint(),
             seed=self.settings.seed,
             deadline=deadline,

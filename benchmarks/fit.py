@@ -67,6 +67,7 @@ def linear_probe(folder: Path) -> float:
     from autotl.data.splits import make_dataset
     from autotl.models.backbone import preprocessing_named
     from autotl.models.catalog import find_entry
+    from autotl.train.cache import DiskCache
     from autotl.train.prepare import prepare
 
     dataset = make_dataset(list_folder(folder)[0], 0.2, seed=0)
@@ -81,6 +82,7 @@ def linear_probe(folder: Path) -> float:
             "fp32",
             allow_download=False,
             workers=os.cpu_count() or 1,
+            cache=DiskCache(Path(temporary)),
             on_progress=lambda done: None,
         )
     parts = {name: dataset.indices(name) for name in ("train", "val", "test")}

@@ -18,6 +18,7 @@ from autotl.data.decode import IMAGE_SUFFIXES
 from autotl.data.pixels import build_store
 from autotl.models.backbone import preprocessing_named
 from autotl.models.catalog import find_entry
+from autotl.train.cache import DiskCache
 from autotl.train.prepare import prepare
 
 BACKBONE = "tf_efficientnet_lite0.in1k"
@@ -45,6 +46,7 @@ def main() -> None:
             "fp32",
             allow_download=False,
             workers=2,
+            cache=DiskCache(Path(folder)),
             on_progress=lambda done: None,
         )
     names = tuple(Path(path).stem.partition("_")[2].replace("_", " ") for path in paths)

@@ -6,17 +6,16 @@ import atexit
 import os
 import shutil
 import tempfile
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, and for child processes
-os.environ["AUTOTL_CACHE_DIR"] = tempfile.mkdtemp(prefix="autotl-test-cache-")  # never the user's own
-atexit.register(shutil.rmtree, os.environ["AUTOTL_CACHE_DIR"], ignore_errors=True)
-
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing above imports huggingface_hub; child processes inherit it
+os.environ["AUTOTL_CACHE_DIR"] = tempfile.mkdtemp(prefix="autotl-test-cache-")  # never the user's own
+atexit.register(shutil.rmtree, os.environ["AUTOTL_CACHE_DIR"], ignore_errors=True)
 
 SHAPES = {"circle": (220, 40, 40), "square": (40, 60, 220), "triangle": (40, 200, 60)}
 

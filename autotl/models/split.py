@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from autotl.models.backbone import Backbone
 
@@ -87,6 +88,14 @@ class Split:
             for stub in self._stubs:
                 del stub.module.forward
         return output
+
+    def observe(self, on_reached: Callable[[torch.Tensor], Any]) -> RemovableHandle:
+        """Call `on_reached` with the boundary's input in every forward pass, until the handle is removed."""
+
+        def look(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+            on_reached(args[0])
+
+        return self._boundary.register_forward_pre_hook(look)
 
     def between(self, deeper: Split, z: torch.Tensor) -> torch.Tensor:
         """The input of a deeper boundary of the same model, from tensors at this one."""

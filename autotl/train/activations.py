@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from autotl.data.augment import Recipe, eval_view, random_view
 from autotl.models.backbone import Preprocessing
-from autotl.train.device import Precision, compute
 
 BATCH = 32
 
@@ -70,19 +69,17 @@ def embed(
     forward: Forward,
     source: ImageSource,
     rows: NDArray[np.int64],
-    precision: Precision,
     on_progress: Callable[[int], None] = lambda done: None,
     workers: int = 1,
 ) -> NDArray[np.float32]:
     """The outputs of `forward` on the evaluation views of `rows`, flattened: shape (len(rows), dimensions).
 
-    On CPUs `workers` threads take a batch each and compute on one core each: unlike threads that share a batch they
-    never wait for one another, which matters while Ray starts beside them.
+    `forward` is one of `autotl.train.frozen`. On CPUs `workers` threads take a batch each and compute on one core each:
+    unlike threads that share a batch they never wait for one another, which matters while Ray starts beside them.
     """
 
     def outputs_of(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        with torch.inference_mode(), compute(source.device, precision):
-            outputs: NDArray[np.float32] = forward(source.batch(chosen, None, 0)).flatten(1).float().cpu().numpy()
+        outputs: NDArray[np.float32] = forward(source.batch(chosen, None, 0)).flatten(1).float().cpu().numpy()
         return outputs
 
     outputs = []

@@ -23,6 +23,7 @@ from autotl.rundir import fingerprint
 from autotl.train.activations import CachedView, ImageSource, batches, seed_of, view_bytes, write_view
 from autotl.train.cache import DiskCache
 from autotl.train.device import compute, pick_device
+from autotl.train.frozen import Forward, Measured, fastest_between, fastest_prefix
 from autotl.train.metrics import all_metrics, estimate, score_of
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
 from autotl.train.task import TrainingTask
@@ -94,6 +95,7 @@ class FineTuning:
         self._preprocessing = replace(self.backbone.preprocessing, store_size=store.size)
         self._source = ImageSource(store.open(), self._preprocessing, self.device, VIEW_SEED)
         self._cache = DiskCache(Path(task.cache_dir), task.cache_limit)
+        self._fastest: Measured | None = None
         self._views: dict[tuple[str, int], CachedView] = {}
         self._split = self._divide()
         self._optimizer = self._make_optimizer()
@@ -181,22 +183,31 @@ class FineTuning:
             "data": self.task.data_fingerprint,
             "rows": fingerprint(rows.tolist()),
             "preprocessing": self._preprocessing.to_json(),
-            "precision": self.task.precision,
         }
 
     def _compute_view(self, path: Path, key: dict[str, Any], rows: NDArray[np.int64], recipe: Recipe | None) -> bool:
         """Write a view; its images go through the frozen stages only from the deepest cached view below it on."""
         assert self._split is not None
         shallower = self._shallower_view(key)
-        with torch.inference_mode(), compute(self.device, self.task.precision):
-            if shallower is not None:
-                split, view = shallower
-                places = batches(np.arange(len(rows)))
-                tensors = (split.between(self._split, self._to_precision(view.rows(place))) for place in places)
-            else:
-                images = (self._source.batch(chosen, recipe, key["view"]) for chosen in batches(rows))
-                tensors = (self._split.prefix(batch) for batch in images)
-            return write_view(path, self._split.shape, tensors, self._late)
+        if shallower is not None:
+            split, view = shallower
+            between = fastest_between(split, self._split, view.rows(np.arange(2)).float(), self.task.precision)
+            places = batches(np.arange(len(rows)))
+            tensors = (between.forward(view.rows(place).to(self.device).float()) for place in places)
+        else:
+            images = (self._source.batch(chosen, recipe, key["view"]) for chosen in batches(rows))
+            tensors = (self._prefix()(batch) for batch in images)
+        return write_view(path, self._split.shape, tensors, self._late)
+
+    def _prefix(self) -> Forward:
+        """The fastest exact way through the frozen stages, measured when it is first needed."""
+        if self._fastest is None:
+            assert self._split is not None
+            converted = self.task.backbones[self.config["backbone"]].converted
+            example = self._source.batch(self._train_rows[:8], None, 0)
+            path = Path(converted) if converted else None
+            self._fastest = fastest_prefix(self._split, example, self.task.precision, path, self.task.threads)
+        return self._fastest.forward
 
     def _shallower_view(self, key: dict[str, Any]) -> tuple[Split, CachedView] | None:
         for depth in range(key["depth"] - 1, 0, -1):

@@ -12,14 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from autotl.data.pixels import PixelStore
-from autotl.models.backbone import create, preprocessing_of, stage_of_parameters
+from autotl.models.backbone import create, preprocessing_of, wrap
 from autotl.models.catalog import BackboneEntry
 from autotl.models.saved import ModelCard
 from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
 from autotl.result import Estimate
 from autotl.train.activations import ImageSource, embed
+from autotl.train.cache import DiskCache
 from autotl.train.device import Precision, pick_device
+from autotl.train.frozen import fastest_embedding
 from autotl.train.probe import Probe
+
+MEASURED_IMAGES = 16
+"""The first images, on which the ways to embed are timed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +34,9 @@ class Prepared:
     Attributes:
         entry: from the catalog.
         state, weights_sha256: its weights as the workers load them, and their checksum.
+        converted: the same for OpenVINO, where that was worth making.
+        engine: how the images were embedded.
+        engines: images a second, one batch at a time, and relative error of every way that was tried.
         rows: which images of the store were embedded.
         embeddings: float32, shape (len(rows), dimensions).
         seconds: the embedding took.
@@ -39,6 +47,9 @@ class Prepared:
     entry: BackboneEntry
     state: Path
     weights_sha256: str
+    converted: Path | None
+    engine: str
+    engines: dict[str, tuple[float, float]]
     rows: NDArray[np.int64]
     embeddings: NDArray[np.float32]
     seconds: float
@@ -64,9 +75,12 @@ def prepare(
     *,
     allow_download: bool,
     workers: int,
+    cache: DiskCache,
     on_progress: Callable[[int], None],
 ) -> Prepared:
     """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
+
+    The embedding is done the fastest exact way there is, see `autotl.train.frozen`.
 
     Raises:
         BackboneError: if the weights are missing or do not fit.
@@ -78,18 +92,36 @@ def prepare(
     device = pick_device()
     model.to(device, memory_format=torch.channels_last)
     source = ImageSource(store.open(), preprocessing, device, seed=0)
+    sha256 = file_sha256(state)
+    backbone = wrap(entry.name, model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if workers > 1 and device.type == "cpu" else threads)
+    try:
+        engine, engines, converted = fastest_embedding(
+            backbone,
+            source.batch(rows[:MEASURED_IMAGES], None, 0),
+            precision,
+            weights_sha256=sha256,
+            n_images=len(rows),
+            workers=workers,
+            cache=cache,
+        )
+    finally:
+        torch.set_num_threads(threads)
     begun = time.perf_counter()
-    embeddings = embed(model, source, rows, precision, on_progress, workers)
+    embeddings = embed(engine.forward, source, rows, on_progress, workers)
     seconds = time.perf_counter() - begun
-    stages = [stage for stage in stage_of_parameters(model).values() if stage is not None]
     return Prepared(
         entry=entry,
         state=state,
-        weights_sha256=file_sha256(state),
+        weights_sha256=sha256,
+        converted=converted,
+        engine=engine.name,
+        engines={one.name: (one.images_per_second, one.error) for one in engines},
         rows=rows,
         embeddings=embeddings,
         seconds=seconds,
-        n_stages=1 + max(stages),
+        n_stages=backbone.n_stages,
         preprocessing=preprocessing.to_json(),
     )
 

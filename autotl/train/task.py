@@ -19,6 +19,7 @@ class BackboneFiles:
     Attributes:
         weights_sha256: stands for its weights.
         state: its weights, written by `autotl.models.weights.save_state`.
+        converted: the same for OpenVINO, or "".
         head: its linear probe (npz with weight and bias), or "" where it has none to start from.
         source_learning_rate: at a batch of 32.
         n_stages: freeze depths lie in 0..n_stages.
@@ -27,6 +28,7 @@ class BackboneFiles:
 
     weights_sha256: str
     state: str
+    converted: str
     head: str
     source_learning_rate: float
     n_stages: int

@@ -1,0 +1,289 @@
+"""The frozen forward pass: several ways to run a model that does not train, and the choice of the fastest exact one.
+
+Nothing is assumed about the machine: every way is timed on the user's own images and compared with float32 on torch.
+One whose outputs differ by more than `TOLERANCE` is not used, however fast (bfloat16 is off by 3 to 4 % on
+EfficientNet-Lite0's embeddings). OpenVINO is an optional package (`pip install autotl[cpu]`); converting a model takes
+seconds, so it is done only where the images to come are worth it, and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autotl.models.backbone import Backbone
+from autotl.models.split import DoesNotDivide, Split, divide
+from autotl.models.weights import TimmModel
+from autotl.train.cache import DiskCache
+from autotl.train.device import Precision, compute
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+TOLERANCE = 0.01
+"""Largest relative difference to float32 on torch, in the Euclidean norm."""
+CONVERSION_SECONDS = 4.0
+"""What converting a small backbone takes; it has to save more than that."""
+EXPECTED_GAIN = 1.4
+"""How many times OpenVINO is faster than float32 on torch; only to decide whether converting is worth a try."""
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One way to run a frozen model.
+
+    Attributes:
+        name: "torch-fp32", "torch-bf16" or "openvino-fp32".
+        forward: takes normalised images in channels_last, gives what the model gives. May be called from several
+            threads at once.
+        images_per_second: one batch at a time.
+        error: relative difference to "torch-fp32".
+    """
+
+    name: str
+    forward: Forward
+    images_per_second: float
+    error: float
+
+
+def choose(candidates: Sequence[tuple[str, Forward]], batch: torch.Tensor) -> tuple[Measured, tuple[Measured, ...]]:
+    """Time every candidate on a batch and take the fastest of those that are exact enough.
+
+    Args:
+        candidates: names and functions; the first is the reference.
+        batch: normalised images, shape (n, 3, size, size).
+
+    Returns:
+        The chosen one, and all that were measured.
+    """
+    measured: list[Measured] = []
+    reference: torch.Tensor | None = None
+    for name, forward in candidates:
+        output, seconds = _timed(forward, batch)
+        reference = output if reference is None else reference
+        error = float((output - reference).norm() / reference.norm().clamp_min(1e-12))
+        measured.append(Measured(name, forward, len(batch) / seconds, error))
+    exact = [one for one in measured if one.error <= TOLERANCE]
+    return max(exact, key=lambda one: one.images_per_second), tuple(measured)
+
+
+def _timed(forward: Forward, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        output = forward(batch).float().cpu()
+        best = min(best, time.perf_counter() - begun)
+    return output, best
+
+
+def fastest_embedding(
+    backbone: Backbone,
+    batch: torch.Tensor,
+    precision: Precision,
+    *,
+    weights_sha256: str,
+    n_images: int,
+    workers: int,
+    cache: DiskCache,
+) -> tuple[Measured, tuple[Measured, ...], Path | None]:
+    """The fastest exact way from images to embeddings on this machine.
+
+    Args:
+        backbone: without a classifier, on its device.
+        batch: normalised images of the user's, shape (n, 3, size, size).
+        precision: what trials compute in; the reference is float32 whatever it is.
+        weights_sha256: stands for its weights.
+        n_images: that will be embedded; decides whether a conversion is worth its time.
+        workers: batches that will be embedded at once, on one core each.
+        cache: where a converted model is kept.
+
+    Returns:
+        The chosen one, all that were measured, and the converted model where there is one.
+    """
+    chosen, measured = choose(_torch_candidates(backbone.model, batch.device, precision), batch)
+    key = conversion_key(backbone.name, weights_sha256, batch.shape[-1]) if has_openvino() else None
+    if key is None or batch.device.type != "cpu":
+        return chosen, measured, None
+    if cache.get(key) is None and not worth_converting(n_images, chosen.images_per_second * workers):
+        return chosen, measured, None
+    path = convert(backbone, batch, cache, key)
+    if path is None:
+        return chosen, measured, None
+    candidates: list[tuple[str, Forward]] = [(chosen.name, chosen.forward)]
+    candidates.append(("openvino-fp32", OpenVinoModel(path, "output", workers)))
+    chosen, again = choose(candidates, batch)
+    return chosen, (*measured, again[-1]), path
+
+
+def fastest_prefix(
+    split: Split, batch: torch.Tensor, precision: Precision, converted: Path | None, threads: int
+) -> Measured:
+    """The fastest exact way from images to the boundary of a division."""
+    candidates = _torch_candidates(split.prefix, batch.device, precision)
+    if converted is not None and has_openvino():
+        with suppress(KeyError):  # not every depth has a boundary there
+            candidates.append(("openvino-fp32", OpenVinoModel(converted, f"depth-{split.depth}", threads)))
+    return choose(candidates, batch)[0]
+
+
+def fastest_between(split: Split, deeper: Split, tensors: torch.Tensor, precision: Precision) -> Measured:
+    """The fastest exact way from one boundary to a deeper one."""
+    return choose(_torch_candidates(partial(split.between, deeper), tensors.device, precision), tensors)[0]
+
+
+def _torch_candidates(function: Forward, device: torch.device, precision: Precision) -> list[tuple[str, Forward]]:
+    precisions: tuple[Precision, ...] = ("fp32", "bf16") if precision == "bf16" else ("fp32",)
+    return [(f"torch-{one}", torch_forward(function, device, one)) for one in precisions]
+
+
+def torch_forward(function: Forward, device: torch.device, precision: Precision) -> Forward:
+    """`function` without gradients in a precision, safe to call from several threads."""
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), compute(device, precision):
+            return function(batch)
+
+    return forward
+
+
+# -- OpenVINO ----------------------------------------------------------------------------------------------------
+
+
+def has_openvino() -> bool:
+    """Whether the optional package is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def worth_converting(n_images: int, torch_images_per_second: float) -> bool:
+    """Whether the time that OpenVINO is expected to save on `n_images` is more than that of a conversion."""
+    return n_images / torch_images_per_second * (1 - 1 / EXPECTED_GAIN) > CONVERSION_SECONDS
+
+
+class _Stages(torch.nn.Module):
+    """A model as a function to the input of every stage's boundary, from depth 1 on, and to its own output."""
+
+    def __init__(self, model: TimmModel, splits: Sequence[Split | None]) -> None:
+        super().__init__()
+        self.model = model
+        self._splits = [split for split in splits if split is not None]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        reached: dict[int, torch.Tensor] = {}
+        handles = [split.observe(partial(reached.setdefault, split.depth)) for split in self._splits]
+        try:
+            output = self.model(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return (*(reached[split.depth] for split in self._splits), output)
+
+
+def conversion_key(name: str, weights_sha256: str, input_size: int) -> dict[str, Any]:
+    """The key of a converted backbone in the cache."""
+    import openvino
+
+    version = str(openvino.__version__).split("-")[0]
+    return {"kind": "openvino", "backbone": name, "weights": weights_sha256, "size": input_size, "version": version}
+
+
+def convert(backbone: Backbone, example: torch.Tensor, cache: DiskCache, key: dict[str, Any]) -> Path | None:
+    """The backbone in OpenVINO's format, with the boundaries of all depths at which it divides as further outputs.
+
+    Args:
+        backbone: without a classifier.
+        example: a batch of normalised images.
+        cache, key: where it is kept.
+
+    Returns:
+        A file for `OpenVinoModel`, or None where there is no room or OpenVINO cannot convert the model.
+    """
+    existing = cache.get(key)
+    if existing is not None:
+        return existing
+    splits = [_divided(backbone, depth, example[:2]) for depth in range(1, backbone.n_stages)]
+
+    def build(path: Path) -> bool:
+        import openvino
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing warns of every Python number
+            try:
+                model = openvino.convert_model(
+                    _Stages(backbone.model, splits).eval(), example_input=example.contiguous()
+                )
+            except Exception:  # it raises its own, torch's and plain RuntimeErrors for what it cannot convert
+                return False
+        depths = [split.depth for split in splits if split is not None]
+        for output, name in zip(model.outputs, [*(f"depth-{depth}" for depth in depths), "output"], strict=True):
+            output.get_tensor().set_names({name})
+        xml = path.with_suffix(".xml")
+        openvino.save_model(model, str(xml), compress_to_fp16=False)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(xml, "model.xml")
+            archive.write(xml.with_suffix(".bin"), "model.bin")
+        xml.unlink()
+        xml.with_suffix(".bin").unlink()
+        return True
+
+    size = 4 * sum(parameter.numel() for parameter in backbone.model.parameters()) + 2**20
+    return cache.get_or_build(key, size, build)
+
+
+def _divided(backbone: Backbone, depth: int, example: torch.Tensor) -> Split | None:
+    try:
+        return divide(backbone, depth, example)
+    except DoesNotDivide:
+        return None
+
+
+class OpenVinoModel:
+    """A converted backbone, cut off at one of its outputs; every thread that calls it has a request of its own.
+
+    Args:
+        path: written by `convert`.
+        output: "output", or "depth-N" for the boundary at a freeze depth.
+        threads: CPU threads, one a call: so many calls run at once.
+
+    Raises:
+        KeyError: if it has no such output.
+    """
+
+    def __init__(self, path: Path, output: str, threads: int) -> None:
+        import openvino
+        from openvino.preprocess import PrePostProcessor
+
+        with zipfile.ZipFile(path) as archive:
+            model = openvino.Core().read_model(archive.read("model.xml"), archive.read("model.bin"))
+        found = next((port for port in model.outputs if output in port.get_names()), None)
+        if found is None:
+            raise KeyError(output)
+        cut = openvino.Model([found.node], model.get_parameters(), "frozen")
+        steps = PrePostProcessor(cut)
+        steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # as torch's channels_last lies in memory
+        steps.input().model().set_layout(openvino.Layout("NCHW"))
+        self._maps = found.get_partial_shape().rank.get_length() == 4
+        if self._maps:
+            steps.output().model().set_layout(openvino.Layout("NCHW"))
+            steps.output().tensor().set_layout(openvino.Layout("NHWC"))
+        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+        self._compiled = openvino.Core().compile_model(steps.build(), "CPU", options)
+        self._local = threading.local()
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """The output for normalised images, shape (n, 3, size, size); float32."""
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        images = batch.permute(0, 2, 3, 1).contiguous().numpy()
+        result = torch.from_numpy(self._local.request.infer({0: images})[0].copy())
+        return result.permute(0, 3, 1, 2) if self._maps else result
