@@ -93,6 +93,7 @@ def fit(
             return Fitting(settings, checked, run, console, begun).fit(ray)
     finally:
         shutil.rmtree(run.cache, ignore_errors=True)
+        rundir.abandon(run)
 
 
 def advise(

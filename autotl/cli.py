@@ -63,6 +63,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_spaces(commands)
     _add_backbones(commands)
+    _add_cache(commands)
     _add_example(commands)
     return parser
 
@@ -283,6 +284,29 @@ def _backbones_list(chosen: argparse.Namespace) -> None:
         for entry in entries
     ]
     Console().table(columns, rows)
+
+
+def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("cache", help="show or empty what runs share: activations, converted models")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("show", help="where it is and how large").set_defaults(run=_cache_show)
+    actions.add_parser("clear", help="remove all of it").set_defaults(run=_cache_clear)
+
+
+def _cache_show(chosen: argparse.Namespace) -> None:
+    from autotl.train.cache import FOLDER_VARIABLE, DiskCache, default_folder
+
+    cache = DiskCache(default_folder())
+    entries = cache.entries()
+    size = sum(entry.size for entry in entries) / 2**30
+    _print(f"{cache.folder} (set {FOLDER_VARIABLE} to move it)")
+    _print(f"{len(entries)} files, {size:.2f} of at most {cache.limit / 2**30:.0f} GiB")
+
+
+def _cache_clear(chosen: argparse.Namespace) -> None:
+    from autotl.train.cache import DiskCache, default_folder
+
+    _print(f"{DiskCache(default_folder()).clear() / 2**30:.2f} GiB freed")
 
 
 def _add_example(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

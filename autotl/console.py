@@ -151,14 +151,16 @@ class _Countdown(Progress):
     def __init__(
         self, *columns: TextColumn | BarColumn, end: float, total: float, console: RichConsole, transient: bool
     ) -> None:
-        super().__init__(*columns, console=console, transient=transient)
         self._end, self._total = end, total
-        self._clock: TaskID = self.add_task("", total=total, left="")
+        self._clock: TaskID | None = None  # rich asks for renderables before there is a task
+        super().__init__(*columns, console=console, transient=transient)
+        self._clock = self.add_task("", total=total, left="")
 
     def get_renderables(self) -> Iterator[object]:  # type: ignore[override]
         """Called at every refresh."""
         left = max(0.0, self._end - time.time())
-        self.update(self._clock, completed=self._total - left, left=f"{int(left // 60)}:{int(left % 60):02d}")
+        if self._clock is not None:
+            self.update(self._clock, completed=self._total - left, left=f"{int(left // 60)}:{int(left % 60):02d}")
         yield from super().get_renderables()
 
 

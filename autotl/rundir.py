@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,17 @@ def create(path: Path) -> RunDir:
     except OSError as error:
         raise RunFolderError([Problem("run folder", str(path), f"cannot be made ({error})")]) from error
     return RunDir(path.absolute())
+
+
+def abandon(run: RunDir) -> None:
+    """Free the folder of a fit that ended before it had a model, so that it can be used again."""
+    if (run.model / "model.json").exists():
+        return
+    for path in (run.settings, run.log, run.trials, run.advice, run.space, run.path / ".lock"):
+        path.unlink(missing_ok=True)
+    for folder in (run.model, run.path):
+        with suppress(OSError):  # holds something else, or is not there
+            folder.rmdir()
 
 
 def find(path: str | os.PathLike[str]) -> RunDir:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -53,8 +54,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record a trial whose worker was lost."""
-        error = trial.get_error() if hasattr(trial, "get_error") else None
-        self._record(trial.trial_id, f"the worker was lost: {error or 'no reason given'}")
+        file = Path(trial.error_file) if trial.error_file else None
+        reason = file.read_text("utf-8", "replace").strip() if file is not None and file.is_file() else ""
+        self._record(trial.trial_id, f"the worker was lost: {reason or 'no reason given'}")
 
     def finish(self) -> None:
         """Record the trials that were still running when the search ended."""

@@ -26,6 +26,8 @@ log = logging.getLogger("autotl")
 MAX_SLOTS = 8
 OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing large travels through Ray's object store: images and activations are memory-mapped files."""
+LEAVE_SECONDS = 30.0
+"""Longest wait, after an error, for a Ray that is still starting."""
 MIN_TRIAL_SECONDS = 3.0
 """No trial is proposed when less time than this is left."""
 _QUIET = {
@@ -90,7 +92,9 @@ class RaySession:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._started.wait()
+        # An interrupt in the middle of an import can leave the thread waiting for ever for the import lock.
+        if not self._started.wait(None if exception[0] is None else LEAVE_SECONDS):
+            return
         if self._owned:
             import ray
 

@@ -497,3 +497,19 @@ def test_an_example_below_a_file_ends_with_code_2(tmp_path: Path, capsys: Captur
     (tmp_path / "file").touch()
     assert main(["example", "digits", "file/digits"]) == 2
     assert "file/digits" in capsys.readouterr().err
+
+
+def test_the_cache_is_shown_and_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from autotl.train.cache import DiskCache
+
+    monkeypatch.setenv("AUTOTL_CACHE_DIR", str(tmp_path))
+    DiskCache(tmp_path).get_or_build({"kind": "test"}, 8, lambda target: target.write_bytes(b"12345678") == 8)
+    assert main(["cache", "show"]) == 0
+    shown = capsys.readouterr().out
+    assert str(tmp_path) in shown
+    assert "1 files, 0.00 of at most 20 GiB" in shown
+    assert main(["cache", "clear"]) == 0
+    assert main(["cache", "show"]) == 0
+    assert "0 files" in capsys.readouterr().out

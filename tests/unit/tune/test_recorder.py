@@ -24,10 +24,7 @@ class Trial:
     """What the recorder sees of a trial of Ray's."""
 
     trial_id: str
-    error: Exception | None = None
-
-    def get_error(self) -> Exception | None:
-        return self.error
+    error_file: str | None = None
 
 
 class Stage:
@@ -157,10 +154,12 @@ def test_a_trial_that_failed_at_once_has_no_score(stage: Stage) -> None:
     assert (record.status, record.score, record.epochs, record.curve) == (Status.FAILED, None, 0, ())
 
 
-def test_a_lost_worker_fails_its_trial(stage: Stage) -> None:
+def test_a_lost_worker_fails_its_trial(stage: Stage, tmp_path: Path) -> None:
+    reason = tmp_path / "error.txt"
+    reason.write_text("killed by the kernel", "utf-8")
     stage.begin("t0")
     stage.epoch("t0", 1, 0.6)
-    stage.recorder.on_trial_error(1, [], Trial("t0", RuntimeError("killed by the kernel")))
+    stage.recorder.on_trial_error(1, [], Trial("t0", str(reason)))
     (record,) = stage.heard
     assert (record.status, record.score, record.curve) == (Status.FAILED, 0.6, (0.6,))
     assert "worker was lost" in record.error

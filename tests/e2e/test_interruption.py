@@ -1,0 +1,123 @@
+"""A search that is ended from outside: by Ctrl-C, with a result, and by SIGKILL, with a model that loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ESCAPE = "\x1b["
+
+
+class Interrupted(NamedTuple):
+    """A fit that was ended by Ctrl-C on a terminal, after its first trial."""
+
+    run: Path
+    text: str
+    code: int
+    below: dict[int, str]
+
+
+class Killed(NamedTuple):
+    """A fit that was killed after its first trial, with its output on a pipe."""
+
+    run: Path
+    text: str
+    below: dict[int, str]
+
+
+@pytest.fixture(scope="module")
+def interrupted(commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    folder = tmp_path_factory.mktemp("interrupted")
+    run = folder / "run"
+    terminal = commands.on_terminal(
+        *("fit", dataset, *commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1),
+        cwd=folder,
+    )
+    commands.wait_for(
+        lambda: commands.searched(run), "the first trial", process=terminal.process, output=lambda: terminal.text
+    )
+    below = commands.descendants(terminal.process.pid)
+    terminal.press_ctrl_c()
+    text = terminal.wait(120)
+    return Interrupted(run, text, terminal.process.returncode, below)
+
+
+@pytest.fixture(scope="module")
+def killed(commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    run, output = folder / "run", folder / "output.txt"
+    process = commands.start(
+        "fit", dataset, *commands.QUICK, "--timeout", "10m", "--output", run, "--slots", 1, cwd=folder, output=output
+    )
+    commands.wait_for(
+        (run / "model" / "model.json").exists, "the first model", process=process, output=output.read_text
+    )
+    commands.wait_for(lambda: commands.searched(run), "the first trial", process=process, output=output.read_text)
+    below = commands.descendants(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL
+    return Killed(run, output.read_text("utf-8"), below)
+
+
+class TestCtrlC:
+    def test_it_ends_with_the_best_so_far_and_exit_code_0(self, interrupted: Interrupted) -> None:
+        assert interrupted.code == 0, interrupted.text
+        assert "Winner" in interrupted.text
+        assert "interrupted after" in interrupted.text
+        assert "Traceback" not in interrupted.text
+
+    def test_the_result_says_that_it_was_interrupted(self, interrupted: Interrupted) -> None:
+        result = json.loads((interrupted.run / "result.json").read_text("utf-8"))
+        assert result["interrupted"] is True
+        assert sum(result["trials"].values()) >= 1
+        assert result["test"]["n_images"] == 18
+
+    def test_no_trial_counts_as_failed_for_it(self, interrupted: Interrupted) -> None:
+        lines = (interrupted.run / "trials.jsonl").read_text("utf-8").splitlines()
+        assert {json.loads(line)["status"] for line in lines} <= {"completed", "stopped", "cut"}
+
+    def test_the_model_loads(self, commands: Any, interrupted: Interrupted, dataset: Path, tmp_path: Path) -> None:
+        done = commands.run("evaluate", interrupted.run, dataset, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        result = json.loads((interrupted.run / "result.json").read_text("utf-8"))
+        assert json.loads(done.stdout)["accuracy"]["value"] == pytest.approx(result["test"]["value"])
+
+    def test_nothing_is_left_running_nor_in_the_cache(self, commands: Any, interrupted: Interrupted) -> None:
+        assert interrupted.below  # Ray's processes were seen
+        commands.wait_for(lambda: not commands.alive(interrupted.below), "Ray's processes to end", seconds=60)
+        assert not (interrupted.run / "cache").exists()
+
+    def test_the_output_on_a_terminal_is_coloured(self, interrupted: Interrupted) -> None:
+        assert "\x1b[1mSearch" in interrupted.text
+        assert "\x1b[1;32m" in interrupted.text
+
+
+class TestKilled:
+    def test_rays_processes_end_with_the_driver(self, commands: Any, killed: Killed) -> None:
+        assert len(killed.below) >= 3  # at least Ray's server, its local daemon, and a worker
+        commands.wait_for(lambda: not commands.alive(killed.below), "Ray's processes to end", seconds=60)
+
+    def test_the_model_predicts(self, commands: Any, killed: Killed, dataset: Path, tmp_path: Path) -> None:
+        done = commands.run("predict", killed.run, dataset / "test", "--format", "json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        predictions = json.loads(done.stdout)
+        right = sum(one["label"] == Path(one["path"]).parent.name for one in predictions)
+        assert right >= 15  # of 18
+
+    def test_trials_and_settings_survive_and_there_is_no_result(self, commands: Any, killed: Killed) -> None:
+        assert len(commands.searched(killed.run)) >= 1
+        assert json.loads((killed.run / "settings.json").read_text("utf-8"))["seed"] == 0
+        assert not (killed.run / "result.json").exists()
+
+    def test_the_output_in_a_pipe_was_plain_whole_lines(self, killed: Killed) -> None:
+        assert ESCAPE not in killed.text
+        assert "\r" not in killed.text
+        assert killed.text.endswith("\n")  # each line is out as soon as it is written
+        lines = [line.split() for line in killed.text.splitlines()]
+        assert ["Search"] in lines
+        assert any(words[:2] == ["1", "completed"] or words[:2] == ["1", "stopped"] for words in lines)

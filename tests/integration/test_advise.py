@@ -1,0 +1,97 @@
+"""Advice on real images: no training, no Ray, no run folder."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import autotl
+from autotl.tune.runner import Slots
+
+LITE0 = "tf_efficientnet_lite0.in1k"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run folder would be made by mistake."""
+    monkeypatch.chdir(tmp_path)
+
+
+def damage_in_the_middle(path: Path) -> None:
+    """Spoil the compressed pixels of a PNG and mend the checksum: header and end stay sound."""
+    content = path.read_bytes()
+    start = content.index(b"IDAT") - 4
+    (length,) = struct.unpack(">I", content[start : start + 4])
+    data = bytearray(content[start + 8 : start + 8 + length])
+    data[length // 3 : 2 * length // 3] = bytes(2 * length // 3 - length // 3)
+    checksum = struct.pack(">I", zlib.crc32(b"IDAT" + bytes(data)))
+    path.write_bytes(content[: start + 8] + bytes(data) + checksum + content[start + 12 + length :])
+
+
+def test_advice_says_what_the_data_is_like_and_what_follows(shapes: Path, tmp_path: Path) -> None:
+    advice = autotl.advise(shapes, backbones=LITE0)
+    assert advice.size.n_images == 36
+    assert advice.size.n_classes == 3
+    assert not advice.size.large
+    assert not advice.similarity.similar  # coloured shapes on gray noise are no photographs
+    assert 0 <= advice.similarity.similarity < 0.5
+    assert advice.scenario.number == 2
+    assert advice.strategy == advice.scenario.strategy
+    (evidence,) = advice.backbones
+    assert evidence.name == LITE0
+    assert evidence.probe_score > 0.6
+    assert {"size", "similarity", "scenario", "backbones"} <= {one.code for one in advice.statements}
+    assert all(point["backbone"] == LITE0 for point in advice.start_points)
+    assert advice.start_points
+    # It survives JSON, with no NaN in it, and leaves no run folder.
+    again = json.loads(json.dumps(advice.to_json(), allow_nan=False))
+    assert again["scenario"]["number"] == 2
+    assert again["strategy"] == advice.strategy
+    assert str(advice).count("\n") == len(advice.statements) - 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_damaged_in_the_middle_is_named_or_left_out(tmp_path: Path, write_shapes: Callable[..., Path]) -> None:
+    root = write_shapes(tmp_path / "data", 5)
+    damage_in_the_middle(root / "square" / "02.png")
+    with pytest.raises(autotl.DatasetError) as caught:
+        autotl.advise(root, backbones=LITE0)
+    (problem,) = caught.value.problems
+    assert problem.where == str(root / "square" / "02.png")
+    assert "skip_unreadable=True" in problem.remedy
+    advice = autotl.advise(root, backbones=LITE0, skip_unreadable=True)
+    (statement,) = (one for one in advice.statements if one.code == "unreadable")
+    assert statement.evidence["paths"] == ["square/02.png"]
+    assert advice.size.n_images == 14
+
+
+class NoRay:
+    """Stands in for the session of Ray, which this fit does not live to use."""
+
+    def __init__(self, resources: autotl.Resources) -> None:
+        pass
+
+    def __enter__(self) -> NoRay:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def wait(self) -> Slots:
+        raise AssertionError("the search began")
+
+
+def test_a_fit_that_stopped_at_a_damaged_image_can_be_repeated_with_the_same_run_folder(
+    tmp_path: Path, write_shapes: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotl.tune.runner.RaySession", NoRay)
+    root = write_shapes(tmp_path / "data", 5)
+    damage_in_the_middle(root / "square" / "02.png")
+    for _ in range(2):
+        with pytest.raises(autotl.DatasetError, match=r"02\.png: unreadable image"):
+            autotl.fit(root, backbones=LITE0, output_dir=tmp_path / "run", quiet=True)

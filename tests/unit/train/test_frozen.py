@@ -1,0 +1,158 @@
+"""The frozen forward pass: the fastest exact way is taken, and OpenVINO gives what torch gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autotl.models.backbone import Backbone, create
+from autotl.models.split import divide
+from autotl.train import frozen
+from autotl.train.cache import DiskCache
+from autotl.train.frozen import (
+    OpenVinoModel,
+    choose,
+    conversion_key,
+    convert,
+    fastest_between,
+    fastest_embedding,
+    fastest_prefix,
+    has_openvino,
+    torch_forward,
+    worth_converting,
+)
+
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="the optional package openvino is not installed")
+
+
+@pytest.fixture(scope="module")
+def small() -> Backbone:
+    torch.manual_seed(0)
+    backbone = create("resnet10t", 0, None)
+    backbone.model.eval()
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(4, 3, 64, 64, generator=generator).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture(scope="module")
+def converted(small: Backbone, images: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = DiskCache(tmp_path_factory.mktemp("converted"))
+    path = convert(small, images, cache, conversion_key(small.name, "sha", 64))
+    assert path is not None
+    return path
+
+
+def clock_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
+    """Make each candidate, a function with a name in `seconds`, take so long by the clock."""
+
+    def timed(forward: frozen.Forward, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+        return forward(batch), seconds[forward.__name__]
+
+    monkeypatch.setattr(frozen, "_timed", timed)
+
+
+def exact(batch: torch.Tensor) -> torch.Tensor:
+    return batch * 2
+
+
+def nearly(batch: torch.Tensor) -> torch.Tensor:
+    return batch * 2 * 1.009
+
+
+def wrong(batch: torch.Tensor) -> torch.Tensor:
+    return batch * 2 * 1.011
+
+
+def test_the_fastest_exact_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_of(monkeypatch, {"exact": 4.0, "nearly": 2.0, "wrong": 1.0})
+    chosen, measured = choose([("a", exact), ("b", nearly), ("c", wrong)], torch.ones(8, 3, 2, 2))
+    assert chosen.name == "b"
+    assert [one.images_per_second for one in measured] == [2.0, 4.0, 8.0]
+    assert measured[2].error == pytest.approx(0.011, rel=1e-3)
+
+
+def test_the_reference_is_always_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_of(monkeypatch, {"exact": 4.0, "wrong": 1.0})
+    assert choose([("a", exact), ("c", wrong)], torch.ones(8, 3, 2, 2))[0].name == "a"
+
+
+def test_a_conversion_has_to_save_more_than_it_takes() -> None:
+    assert not worth_converting(100, 100.0)
+    assert worth_converting(10_000, 100.0)
+
+
+@needs_openvino
+def test_openvino_gives_the_embeddings(small: Backbone, images: torch.Tensor, converted: Path) -> None:
+    with torch.no_grad():
+        expected = small.model(images)
+    torch.testing.assert_close(OpenVinoModel(converted, "output", 1)(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_openvino
+def test_another_batch_size_than_the_example_will_do(small: Backbone, images: torch.Tensor, converted: Path) -> None:
+    with torch.no_grad():
+        expected = small.model(images[:1])
+    torch.testing.assert_close(OpenVinoModel(converted, "output", 1)(images[:1]), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_openvino
+@pytest.mark.parametrize("depth", [1, 3])
+def test_openvino_gives_the_boundary_at_every_depth(
+    small: Backbone, images: torch.Tensor, converted: Path, depth: int
+) -> None:
+    split = divide(small, depth, images[:2])
+    with torch.no_grad():
+        expected = split.prefix(images)
+    result = OpenVinoModel(converted, f"depth-{depth}", 1)(images)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_openvino
+def test_an_output_that_is_not_there_is_a_key_error(converted: Path) -> None:
+    with pytest.raises(KeyError, match="depth-77"):
+        OpenVinoModel(converted, "depth-77", 1)
+
+
+@needs_openvino
+def test_a_conversion_is_kept_in_the_cache(small: Backbone, images: torch.Tensor, converted: Path) -> None:
+    cache = DiskCache(converted.parent)
+    assert convert(small, images, cache, conversion_key(small.name, "sha", 64)) == converted
+
+
+def test_without_openvino_torch_is_measured(
+    small: Backbone, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "has_openvino", lambda: False)
+    chosen, measured, converted = fastest_embedding(
+        small, images, "bf16", weights_sha256="sha", n_images=10**6, workers=1, cache=DiskCache(tmp_path)
+    )
+    assert [one.name for one in measured] == ["torch-fp32", "torch-bf16"]
+    assert chosen.error <= frozen.TOLERANCE
+    assert converted is None
+
+
+def test_a_prefix_is_the_boundary_s_input(small: Backbone, images: torch.Tensor) -> None:
+    split = divide(small, 2, images[:2])
+    measured = fastest_prefix(split, images, "fp32", None, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(measured.forward(images), split.prefix(images))
+
+
+def test_between_two_boundaries_nothing_is_lost(small: Backbone, images: torch.Tensor) -> None:
+    shallow, deep = divide(small, 1, images[:2]), divide(small, 3, images[:2])
+    with torch.no_grad():
+        at_shallow, at_deep = shallow.prefix(images), deep.prefix(images)
+    measured = fastest_between(shallow, deep, at_shallow, "fp32")
+    torch.testing.assert_close(measured.forward(at_shallow), at_deep)
+
+
+def test_no_gradients_are_kept() -> None:
+    layer = torch.nn.Linear(2, 2)
+    assert not torch_forward(layer, torch.device("cpu"), "fp32")(torch.ones(1, 2)).requires_grad
