@@ -40,6 +40,10 @@ from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 from autotl.tune.runner import RaySession, SearchPlan, Slots, local_cpus, run_search
 
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
+EXPECTED_PASSES = 4
+"""How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
+CLOSING_FACTOR = 2.0
+"""The winner predicts in plain torch, up to so many times as slow as the images were embedded."""
 CLOSING_SECONDS = 5.0
 """Kept back for ending Ray and loading the winner; the test split comes on top."""
 
@@ -181,12 +185,12 @@ class Fitting:
                 left = max(0.0, limit - time.time())
                 self.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
                 continue
-            probed.append(self._probe(entry, ground))
+            probed.append(self._probe(entry, ground, keep=keep))
             if keep:
                 self._keep_probe(probed[-1], ground)
         return probed
 
-    def _probe(self, entry: BackboneEntry, ground: Ground) -> Probed:
+    def _probe(self, entry: BackboneEntry, ground: Ground, *, keep: bool) -> Probed:
         rows = ground.dataset.indices("train", "val")
         with self.console.progress(f"embedding with {entry.name}", len(rows)) as on_progress:
             prepared = prepare(
@@ -197,6 +201,7 @@ class Fitting:
                 ground.precision,
                 allow_download=self.settings.allow_download,
                 workers=local_cpus(),
+                passes=EXPECTED_PASSES if keep else 1,
                 cache=self.cache,
                 on_progress=on_progress,
             )
@@ -272,6 +277,7 @@ class Fitting:
             ground.precision,
             allow_download=False,
             workers=local_cpus(),
+            passes=1,
             cache=self.cache,
             on_progress=lambda done: None,
         )
@@ -371,10 +377,9 @@ class Fitting:
         }
 
     def _closing_seconds(self, ground: Ground, advice: Advice) -> float:
-        """What loading the winner and predicting the test split in float32 will take."""
+        """What loading the winner and predicting the test split will take."""
         slowest = min(one.images_per_second for one in advice.backbones)
-        float32 = 3.0 if ground.precision == "bf16" else 1.0
-        return CLOSING_SECONDS + float32 * len(ground.dataset.indices("test")) / slowest
+        return CLOSING_SECONDS + CLOSING_FACTOR * len(ground.dataset.indices("test")) / slowest
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from autotl.train.prepare import Prepared
 from autotl.train.task import BackboneFiles
 from autotl.tune.runner import Slots
 
-ADVICE_SHARE = 0.3
+ADVICE_SHARE = 0.2
 """Largest share of the time that may pass before the search begins; later backbones are left out for it."""
 MARGIN = 0.05
 """A backbone whose probe is so much worse than the best one's is not searched."""

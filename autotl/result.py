@@ -41,7 +41,7 @@ class TrialRecord:
         curve: validation score after every epoch, from epoch 0 (before training).
         error: traceback of a failed trial, else "".
         worker: host name and process id where it ran.
-        origin: "probe", "advice" (a start point) or "search".
+        origin: "probe", "advice" (a start point), "search", or "refinement" (of the best, when time is short).
         note: what was out of the ordinary, such as why frozen stages could not be computed once.
     """
 

@@ -82,6 +82,7 @@ def linear_probe(folder: Path) -> float:
             "fp32",
             allow_download=False,
             workers=os.cpu_count() or 1,
+            passes=1,
             cache=DiskCache(Path(temporary)),
             on_progress=lambda done: None,
         )

@@ -46,6 +46,7 @@ def main() -> None:
             "fp32",
             allow_download=False,
             workers=2,
+            passes=1,
             cache=DiskCache(Path(folder)),
             on_progress=lambda done: None,
         )

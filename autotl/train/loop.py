@@ -68,7 +68,8 @@ class EpochReport:
 class FineTuning:
     """A trial's model and data. `start` evaluates it before training, `train_epoch` trains it on.
 
-    `note` says why frozen stages could not be computed once, where that is so.
+    `planned` is the number of epochs after which it is done; `note` says why frozen stages could not be computed once,
+    where that is so.
 
     Args:
         task: the run.
@@ -82,6 +83,7 @@ class FineTuning:
         self.task = task
         self.config = config
         self.epoch = 0
+        self.planned = task.max_t
         self.note = ""
         self.device = pick_device()
         self._scratch = config["initial_weights"] == "scratch"
@@ -101,6 +103,7 @@ class FineTuning:
         self._optimizer = self._make_optimizer()
         self._class_weights = self._weigh_classes()
         self._evaluation_seconds = 0.0
+        self._epoch_seconds = 0.0
         self._probabilities = np.zeros((0, 0), dtype=np.float32)
 
     # -- setting up ----------------------------------------------------------------------------------------------
@@ -255,6 +258,7 @@ class FineTuning:
             Diverged: if the loss is not finite.
         """
         begun = time.perf_counter()
+        self.planned = self._plan_epochs()
         recipe = self.config["augmentation"]
         view_number = 0 if recipe == "none" else self.epoch % self.task.n_views
         view = self._view(self._train_rows, "train", view_number)
@@ -264,7 +268,16 @@ class FineTuning:
             # A live view is new in every epoch: nothing is gained by repeating it.
             loss, cut = self._train_on(view, self.epoch)
         self.epoch += 1
-        return self._report(begun, loss, cut)
+        report = self._report(begun, loss, cut)
+        self._epoch_seconds = report.seconds
+        return report
+
+    def _plan_epochs(self) -> int:
+        """Epochs this trial will have had: `max_t`, or as many as fit the time, so that its rates fall to zero."""
+        if self.epoch == 0:
+            return self.task.max_t
+        left = (self.task.deadline - time.time()) / self._epoch_seconds
+        return min(self.task.max_t, self.epoch + max(1, math.floor(left)))
 
     def _train_on(self, view: CachedView | None, live: int) -> tuple[float, bool]:
         size = min(self.config["batch_size"], len(self._train_rows))
@@ -277,7 +290,7 @@ class FineTuning:
         for number, places in enumerate(batches(order, size)):
             if self._late():
                 return _mean(losses), True
-            factor = schedule_factor(self.epoch * per_epoch + number, self.task.max_t * per_epoch)
+            factor = schedule_factor(self.epoch * per_epoch + number, self.planned * per_epoch)
             set_rates(self._optimizer, factor)
             losses.append(self._step(view, places, live))
         return _mean(losses), False

@@ -75,12 +75,14 @@ def prepare(
     *,
     allow_download: bool,
     workers: int,
+    passes: int,
     cache: DiskCache,
     on_progress: Callable[[int], None],
 ) -> Prepared:
     """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
 
-    The embedding is done the fastest exact way there is, see `autotl.train.frozen`.
+    The embedding is done the fastest exact way there is, see `autotl.train.frozen`. `passes` says how often the
+    images will go through frozen stages, now and in trials.
 
     Raises:
         BackboneError: if the weights are missing or do not fit.
@@ -102,7 +104,7 @@ def prepare(
             source.batch(rows[:MEASURED_IMAGES], None, 0),
             precision,
             weights_sha256=sha256,
-            n_images=len(rows),
+            n_images=passes * len(rows),
             workers=workers,
             cache=cache,
         )

@@ -28,6 +28,8 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing large travels through Ray's object store: images and activations are memory-mapped files."""
 LEAVE_SECONDS = 30.0
 """Longest wait, after an error, for a Ray that is still starting."""
+SHORT_TRIAL = 6
+"""Epochs."""
 MIN_TRIAL_SECONDS = 3.0
 """No trial is proposed when less time than this is left."""
 _QUIET = {
@@ -232,7 +234,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
                 metric=SCORE,
                 mode="max",
                 max_t=plan.task.max_t + 1,  # a trial ends itself at max_t, with the status that says so
-                grace_period=min(plan.space.grace_period, plan.task.max_t),
+                grace_period=_grace_period(plan.space.grace_period, plan.task.max_t),
                 reduction_factor=plan.space.reduction_factor,
             ),
             num_samples=plan.n_trials or -1,
@@ -260,6 +262,14 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         shutil.rmtree(scratch, ignore_errors=True)
     done = search.finished or len(recorder.records) == plan.n_trials or time.time() >= plan.task.deadline
     return Searched(tuple(recorder.records), interrupted=not done)
+
+
+def _grace_period(wanted: int, max_t: int) -> int:
+    """Epochs before a trial may be stopped: in a short trial only the last says how good it will be.
+
+    High rates lose accuracy at first, and win it back with interest when they fall.
+    """
+    return max_t - 1 if 2 <= max_t <= SHORT_TRIAL else min(wanted, max_t)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ crashes keeps the scores it had reported; every run has a study name of its own.
 from __future__ import annotations
 
 import math
+import random
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,12 @@ from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SCRATCH_VALUES, Config, SearchSpace
 
 SCORE = "score"
+REFINEMENT_EPOCHS = 3.5
+"""Epochs that have to fit the time for a variation of the best trial, its start included."""
+NEW_TRIAL_FACTOR = 1.5
+"""A trial somewhere new may train more stages than the fastest so far: so many times its time has to be left."""
+NEIGHBOUR_SPREAD = 0.5
+"""Standard deviation of the logarithm of a varied rate."""
 
 
 def depth_name(name: str, n_stages: int, several: bool) -> str:
@@ -94,7 +101,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         study_name: of this run.
         seed: of the sampler.
         start_points: configs tried first, in this order; they are clipped to the space.
-        deadline: time.time() from which no trial is proposed.
+        deadline: time.time() by which a proposed trial has to be through its first epoch.
         constants: added to every config, for the worker.
     """
 
@@ -119,6 +126,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._n_suggested = 0
         self.configs: dict[str, Config] = {}
         self.finished = False
+        self._needed = 0.0  # seconds of the fastest full trial so far; of the fastest first epoch before there is one
+        self._any_completed = False
+        self._epoch = math.inf  # seconds of the fastest epoch after that
+        self._elapsed: dict[str, float] = {}
+        self._best: tuple[float, Config] | None = None
+        self._random = random.Random(seed)
         super().__init__(
             space=self._define,
             metric=SCORE,
@@ -129,9 +142,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             study_name=study_name,
         )
         clipped = [space.clip(point, n_stages) for point in start_points]
-        for place, point in enumerate(clipped):
-            if point not in clipped[:place]:
-                self._ot_study.enqueue_trial(to_optuna(point, space, n_stages), user_attrs={"origin": "advice"})
+        self._start_points = [point for place, point in enumerate(clipped) if point not in clipped[:place]]
 
     def _define(self, trial: Any) -> Config:
         share = self._n_scratch / max(1, self._n_suggested)
@@ -139,8 +150,16 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return suggest_config(trial, self._search_space, self._n_stages, scratch_allowed=allowed)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next config, or that there is none because the time is up."""
-        if time.time() >= self._deadline:
+        """The next config, or that there is none because the time is up.
+
+        When there is no time for another full trial, the best one is varied instead: its views are cached.
+        """
+        left = self._deadline - time.time()
+        if left > NEW_TRIAL_FACTOR * self._needed:
+            self._enqueue(self._start_points.pop(0) if self._start_points else None, "advice")
+        elif self._best is not None and left > REFINEMENT_EPOCHS * self._epoch:
+            self._enqueue(self._neighbour(self._best[1]), "refinement")
+        else:
             self.finished = True
             return str(Searcher.FINISHED)
         config = super().suggest(trial_id)
@@ -153,8 +172,21 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._ot_trials[trial_id].set_user_attr("config", config)
         return {**config, **self._constants}
 
+    def _enqueue(self, point: Config | None, origin: str) -> None:
+        """Have the study propose `point` next."""
+        if point is not None:
+            parameters = to_optuna(point, self._search_space, self._n_stages)
+            self._ot_study.enqueue_trial(parameters, user_attrs={"origin": origin})
+
+    def _neighbour(self, config: Config) -> Config:
+        """A config with the same frozen stages and views, and rates and decays near those of `config`."""
+        changed = dict(config)
+        for name in ("learning_rate_factor", "head_learning_rate_factor", "weight_decay"):
+            changed[name] = config[name] * math.exp(self._random.gauss(0.0, NEIGHBOUR_SPREAD))
+        return self._search_space.clip(changed, self._n_stages)
+
     def origin(self, trial_id: str) -> str:
-        """ "advice" for a start point, else "search"."""
+        """ "advice" for a start point, "refinement" for a variation of the best, else "search"."""
         trial = self._ot_trials.get(trial_id)
         return "search" if trial is None else str(trial.user_attrs.get("origin", "search"))
 
@@ -163,6 +195,18 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         score = result.get(SCORE, math.nan)
         if trial_id not in self._completed_trials and math.isfinite(score):
             self._ot_trials[trial_id].report(score, int(result["epoch"]))
+        self._note_times(trial_id, result)
+        if result.get("epoch", 0) > 0 and math.isfinite(score) and (self._best is None or score > self._best[0]):
+            self._best = score, self.configs.get(trial_id, self._best[1] if self._best else {})
+
+    def _note_times(self, trial_id: str, result: dict[str, Any]) -> None:
+        epoch, elapsed = result.get("epoch", 0), float(result.get("elapsed", math.nan))
+        before = self._elapsed.get(trial_id, math.nan)
+        self._elapsed[trial_id] = elapsed
+        if epoch == 1 and math.isfinite(elapsed) and not self._any_completed:
+            self._needed = min(self._needed or math.inf, elapsed)
+        elif epoch > 1 and math.isfinite(elapsed - before):
+            self._epoch = min(self._epoch, elapsed - before)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how a trial ended: with its best score, as pruned, or as failed."""
@@ -174,6 +218,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if error or status is Status.FAILED or not math.isfinite(best):
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
         elif status is Status.COMPLETED:
+            elapsed = self._elapsed.get(trial_id, math.nan)
+            if math.isfinite(elapsed):
+                self._needed = min(self._needed, elapsed) if self._any_completed else elapsed
+                self._any_completed = True
             self._ot_study.tell(self._ot_trials[trial_id], best)
         else:
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.PRUNED)

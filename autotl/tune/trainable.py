@@ -88,7 +88,8 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         offer(RunDir(Path(self._task.run_dir)), card, self._fine_tuning.backbone.model.state_dict)
 
     def _status(self, report: EpochReport) -> Status:
-        if report.epoch >= self._task.max_t:
+        assert self._fine_tuning is not None
+        if report.epoch >= self._fine_tuning.planned and not report.cut:
             return Status.COMPLETED
         # A trial that goes on counts as stopped: if the scheduler ends it, this is its last word.
         return Status.CUT if report.cut or time.time() >= self._task.deadline else Status.STOPPED

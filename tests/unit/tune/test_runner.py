@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autotl.settings import Resources
-from autotl.tune.runner import MAX_SLOTS, Slots, plan_slots
+from autotl.tune.runner import MAX_SLOTS, Slots, _grace_period, plan_slots
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,10 @@ def test_a_whole_number_of_trials_fills_a_gpu(gpus: int, parts: int) -> None:
 def test_slots_never_need_more_cores_than_there_are(cpus: int) -> None:
     slots = plan_slots(cpus, 0, Resources())
     assert 1 <= slots.count * slots.cpus <= cpus
+
+
+@pytest.mark.parametrize(
+    ("wanted", "max_t", "grace"), [(2, 4, 3), (1, 2, 1), (1, 1, 1), (2, 20, 2), (5, 6, 5), (30, 20, 20)]
+)
+def test_short_trials_are_judged_by_their_last_epochs(wanted: int, max_t: int, grace: int) -> None:
+    assert _grace_period(wanted, max_t) == grace

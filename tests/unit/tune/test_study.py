@@ -225,7 +225,7 @@ def test_nothing_is_proposed_after_the_deadline(make: Make, tmp_path: Path) -> N
     search = make(deadline=0.0, start_points=[POINT])
     assert search.suggest("t0") == "FINISHED"
     assert search.configs == {}
-    assert [trial.state for trial in reopened(tmp_path).trials] == [TrialState.WAITING]
+    assert reopened(tmp_path).trials == []
 
 
 @pytest.mark.parametrize("share", [0.15, 0.4])
@@ -363,3 +363,22 @@ def test_ray_gets_no_pickle_of_the_study(make: Make, tmp_path: Path) -> None:
     assert not (tmp_path / "state.pkl").exists()
     with pytest.raises(NotImplementedError):
         search.restore(str(tmp_path / "state.pkl"))
+
+
+def test_when_time_is_short_the_best_trial_is_varied(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    search = make(deadline=100.0, start_points=[POINT])
+    best = search.suggest("t0")
+    for epoch in range(1, 5):
+        search.on_trial_result("t0", {"score": 0.9, "epoch": epoch, "elapsed": 40.0 + 5.0 * epoch, "status": "stopped"})
+    search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
+    now[0] = 80.0  # a full trial took 60 s, an epoch of it 5 s
+    varied = search.suggest("t1")
+    fixed = ("backbone", "freeze_depth", "augmentation", "batch_size")
+    assert {name: varied[name] for name in fixed} == {name: best[name] for name in fixed}
+    assert varied["learning_rate_factor"] != best["learning_rate_factor"]
+    assert search.origin("t1") == "refinement"
+    now[0] = 90.0
+    assert search.suggest("t2") == "FINISHED"
+    assert search.finished
