@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from autotl import rundir
 from autotl.data.folder import Listing, list_folder
-from autotl.errors import BackboneError, InputError, raise_if_any
+from autotl.errors import BackboneError, InputError, Problem, raise_if_any
 from autotl.models.catalog import BackboneEntry, find_entry, load_catalog
 from autotl.models.weights import is_available, locate
 from autotl.settings import FitSettings, check_settings
@@ -44,9 +44,16 @@ def check(settings: FitSettings) -> Checked:
             entries.append(_find_backbone(name, settings.allow_download))
         except BackboneError as error:
             problems += error.problems
+    names_found = [entry.name for entry in entries]
+    for name in sorted({name for name in names_found if names_found.count(name) > 1}):
+        problems.append(Problem("backbone", name, "is named more than once", "each backbone once"))
     if settings.output_dir is not None:
         problems += rundir.check_free(settings.output_dir)
     listing, found = list_folder(settings.dataset_dir, skip_unreadable=settings.skip_unreadable)
+    in_val = {image.label for image in listing.images if image.split == "val"}
+    if settings.metric == "roc_auc" and len(in_val) == 1:
+        where = f"dataset {settings.dataset_dir}"
+        problems.append(Problem("dataset", where, "val holds a single class; ROC AUC needs two", "2 classes or more"))
     raise_if_any([*problems, *found])
     return Checked(listing, tuple(entries), space)
 

@@ -17,7 +17,7 @@ from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import Similarity, measure_similarity
 from autotl.checks import Checked, available_backbones
 from autotl.console import Console
-from autotl.data.folder import Listing, unreadable_problems, without
+from autotl.data.folder import Listing, check_classes, unreadable_problems, without
 from autotl.data.pixels import PixelStore, build_store
 from autotl.data.splits import Dataset, make_dataset
 from autotl.errors import SearchError, raise_if_any
@@ -130,6 +130,7 @@ class Fitting:
             if not self.settings.skip_unreadable:
                 raise_if_any(unreadable_problems(listing.root, unreadable))
             listing = without(listing, unreadable)
+            raise_if_any(check_classes(listing))
             store, _ = self._decode(listing, size)
         dataset = make_dataset(listing, self.settings.val_fraction, self.settings.seed)
         self._tell_data(dataset, time.perf_counter() - begun)
@@ -316,13 +317,13 @@ class Fitting:
         with self.console.countdown(left):
             try:
                 searched = run_search(plan, lambda record: self._tell_trial(record, plan))
-                self.records += searched.records
                 interrupted = searched.interrupted
             except SearchError as error:
                 self.console.line(f"  {error}", "red")
         return interrupted
 
     def _tell_trial(self, record: TrialRecord, plan: SearchPlan) -> None:
+        self.records.append(record)
         self.console.trial(record, plan.n_stages[record.config["backbone"]])
 
     def _make_task(
@@ -385,6 +386,10 @@ class Fitting:
 
     def close(self, ground: Ground, advice: Advice, interrupted: bool) -> FitResult:
         """Load the winner from the run folder, measure it on the test split, write and tell the result."""
+        if not (self.run.model / "model.json").exists():
+            if interrupted:
+                raise KeyboardInterrupt
+            raise SearchError("no trial came to an end, and the classifier of these backbones takes no linear probe")
         predictor = load_predictor(self.run.model)
         card = load_card(self.run.model)
         test = ground.dataset.indices("test")

@@ -167,6 +167,9 @@ def create(path: Path) -> RunDir:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        (path / "settings.json").open("x").close()  # claims the folder
+    except FileExistsError as error:
+        raise RunFolderError([Problem("run folder", str(path), "another fit has just begun there")]) from error
     except OSError as error:
         raise RunFolderError([Problem("run folder", str(path), f"cannot be made ({error})")]) from error
     return RunDir(path.absolute())
@@ -176,7 +179,8 @@ def abandon(run: RunDir) -> None:
     """Free the folder of a fit that ended before it had a model, so that it can be used again."""
     if (run.model / "model.json").exists():
         return
-    for path in (run.settings, run.log, run.trials, run.advice, run.space, run.path / ".lock"):
+    names = (run.settings, run.log, run.trials, run.advice, run.space, run.journal, run.result, run.path / ".lock")
+    for path in (*names, *run.path.glob(f"{run.journal.name}.*")):
         path.unlink(missing_ok=True)
     for folder in (run.model, run.path):
         with suppress(OSError):  # holds something else, or is not there

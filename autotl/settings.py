@@ -69,7 +69,7 @@ class FitSettings:
         search_space: "auto" (follow the advice), the name of a shipped space, or the path of a TOML file.
         backbones: "auto", or names from the catalog, timm names, or `NAME=PATH` for weights in a local file.
         output_dir: the run folder; None makes a new one below `autotl_runs/`.
-        seed: seeds the split, the sampler, the views and every trial.
+        seed: seeds the split, the sampler and every trial.
         val_fraction: share of the training images of every class held back when there is no validation split.
         skip_unreadable: leave unreadable images out instead of stopping at them.
         allow_download: let weights be fetched from the model hub when they are not in its cache.

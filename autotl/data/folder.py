@@ -100,7 +100,7 @@ def list_folder(
     groups, found = _find_duplicates(root, sound)
     images = sound if skip_unreadable else images
     listing = Listing(root, tuple(images), (*findings, *found), groups)
-    problems += [*(_check_classes(listing, where) if for_training else ()), *unreadable]
+    problems += [*(check_classes(listing) if for_training else ()), *unreadable]
     return listing, problems
 
 
@@ -180,7 +180,9 @@ def _walk_class(root: Path, folder: Path, split: SplitName | None, others: list[
     return images
 
 
-def _check_classes(listing: Listing, where: str) -> list[Problem]:
+def check_classes(listing: Listing) -> list[Problem]:
+    """What keeps the classes of a listing from being trained on."""
+    where = f"dataset {listing.root}"
     problems = []
     trainable = Counter(image.label for image in listing.images if image.split in (None, "train"))
     if len(trainable) < 2:

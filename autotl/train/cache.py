@@ -1,4 +1,4 @@
-"""What is dear to compute and the same for all trials and runs, kept on disk: decoded pixels, embeddings, activations.
+"""What is dear to compute and the same for all trials and runs, kept on disk: activations, converted models.
 
 One file a key, with the key beside it as JSON. An entry is built once a node, under a lock, by whoever comes first.
 When room is needed the least recently used entries go; a process that has one mapped into memory keeps it.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
 from autotl.rundir import fingerprint, write_json
@@ -82,7 +82,8 @@ class DiskCache:
         found = self.get(key)
         if found is not None:
             return found
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_writable():
+            return None
         path = self.path(key)
         with FileLock(path.with_suffix(".lock"), timeout=wait):
             found = self.get(key)  # another process was faster
@@ -100,6 +101,11 @@ class DiskCache:
                 partial.unlink(missing_ok=True)
         return path
 
+    def _is_writable(self) -> bool:
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return os.access(self.folder, os.W_OK)
+
     def entries(self) -> list[CacheEntry]:
         """Every complete entry, the least recently used first."""
         found = []
@@ -114,6 +120,7 @@ class DiskCache:
         """Remove the least recently used entries until `size` bytes fit; False, and none is removed, if they cannot."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "room.lock"):
+            self._drop_abandoned()
             entries = self.entries()
             used = sum(entry.size for entry in entries)
             free = shutil.disk_usage(self.folder).free - DISK_RESERVE
@@ -127,8 +134,15 @@ class DiskCache:
                 used -= entry.size
         return True
 
+    def _drop_abandoned(self) -> None:
+        """Remove files that were being built by a process that is gone: it no longer holds their lock."""
+        for partial in self.folder.glob("*.part"):
+            with suppress(Timeout, OSError), FileLock(partial.with_suffix(".lock"), timeout=0):
+                partial.unlink(missing_ok=True)
+
     def clear(self) -> int:
         """Remove every entry; the number of bytes that were freed."""
+        self._drop_abandoned()
         entries = self.entries()
         for entry in entries:
             remove(entry)

@@ -9,6 +9,7 @@ seconds, so it is done only where the images to come are worth it, and kept in t
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import threading
 import time
 import warnings
@@ -121,7 +122,7 @@ def fastest_embedding(
     if path is None:
         return chosen, measured, None
     candidates: list[tuple[str, Forward]] = [(chosen.name, chosen.forward)]
-    candidates.append(("openvino-fp32", OpenVinoModel(path, "output", workers)))
+    candidates.append(("openvino-fp32", OpenVinoModel(path, "output", calls=workers, threads=workers)))
     chosen, again = choose(candidates, batch)
     return chosen, (*measured, again[-1]), path
 
@@ -131,9 +132,10 @@ def fastest_prefix(
 ) -> Measured:
     """The fastest exact way from images to the boundary of a division."""
     candidates = _torch_candidates(split.prefix, batch.device, precision)
-    if converted is not None and has_openvino():
-        with suppress(KeyError):  # not every depth has a boundary there
-            candidates.append(("openvino-fp32", OpenVinoModel(converted, f"depth-{split.depth}", threads)))
+    if converted is not None and batch.device.type == "cpu" and has_openvino():
+        # Not every depth has a boundary there, and the cache may have let the file go.
+        with suppress(KeyError, OSError, zipfile.BadZipFile):
+            candidates.append(("openvino-fp32", OpenVinoModel(converted, f"depth-{split.depth}", threads=threads)))
     return choose(candidates, batch)[0]
 
 
@@ -227,13 +229,12 @@ def convert(backbone: Backbone, example: torch.Tensor, cache: DiskCache, key: di
         depths = [split.depth for split in splits if split is not None]
         for output, name in zip(model.outputs, [*(f"depth-{depth}" for depth in depths), "output"], strict=True):
             output.get_tensor().set_names({name})
-        xml = path.with_suffix(".xml")
-        openvino.save_model(model, str(xml), compress_to_fp16=False)
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.write(xml, "model.xml")
-            archive.write(xml.with_suffix(".bin"), "model.bin")
-        xml.unlink()
-        xml.with_suffix(".bin").unlink()
+        with tempfile.TemporaryDirectory(prefix="converting-", dir=path.parent) as folder:
+            xml = Path(folder, "model.xml")
+            openvino.save_model(model, str(xml), compress_to_fp16=False)
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.write(xml, "model.xml")
+                archive.write(xml.with_suffix(".bin"), "model.bin")
         return True
 
     size = 4 * sum(parameter.numel() for parameter in backbone.model.parameters()) + 2**20
@@ -253,13 +254,14 @@ class OpenVinoModel:
     Args:
         path: written by `convert`.
         output: "output", or "depth-N" for the boundary at a freeze depth.
-        threads: CPU threads, one a call: so many calls run at once.
+        calls: that run at once, from as many threads.
+        threads: CPU threads, divided among the calls.
 
     Raises:
         KeyError: if it has no such output.
     """
 
-    def __init__(self, path: Path, output: str, threads: int) -> None:
+    def __init__(self, path: Path, output: str, *, calls: int = 1, threads: int = 1) -> None:
         import openvino
         from openvino.preprocess import PrePostProcessor
 
@@ -276,7 +278,7 @@ class OpenVinoModel:
         if self._maps:
             steps.output().model().set_layout(openvino.Layout("NCHW"))
             steps.output().tensor().set_layout(openvino.Layout("NHWC"))
-        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": calls, "INFERENCE_NUM_THREADS": threads}
         self._compiled = openvino.Core().compile_model(steps.build(), "CPU", options)
         self._local = threading.local()
 

@@ -38,6 +38,10 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
 
 
+class OutOfTime(RuntimeError):
+    """The time was up before there was anything to report."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochReport:
     """What an epoch gave.
@@ -160,7 +164,7 @@ class FineTuning:
         if (part, number) not in self._views:
             key = self._key(rows, recipe, number)
             size = view_bytes(self._split.shape, len(rows))
-            left = max(0.0, self.task.deadline - time.time())
+            left = max(0.0, self.task.deadline - 1.2 * self._evaluation_seconds - time.time())
             try:
                 path = self._cache.get_or_build(
                     key, size, lambda to: self._compute_view(to, key, rows, recipe), wait=left
@@ -194,7 +198,8 @@ class FineTuning:
         shallower = self._shallower_view(key)
         if shallower is not None:
             split, view = shallower
-            between = fastest_between(split, self._split, view.rows(np.arange(2)).float(), self.task.precision)
+            sample = view.rows(np.arange(min(2, len(rows)))).to(self.device).float()
+            between = fastest_between(split, self._split, sample, self.task.precision)
             places = batches(np.arange(len(rows)))
             tensors = (between.forward(view.rows(place).to(self.device).float()) for place in places)
         else:
@@ -315,6 +320,8 @@ class FineTuning:
     def validation_probabilities(self) -> NDArray[np.float32]:
         """Class probabilities of the validation images, shape (images, classes)."""
         view = self._view(self._val_rows, "val", 0)
+        if self._split is not None and view is None:
+            raise OutOfTime("the time was up before the validation images were through the frozen stages")
         self.backbone.model.eval()
         outputs = []
         with torch.inference_mode(), compute(self.device, self.task.precision):

@@ -12,6 +12,7 @@ Features = NDArray[np.float32]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths that are tried, on standardised features."""
 MAX_ITERATIONS = 200
+SMOOTHING = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +112,8 @@ def knn_probabilities(
         weight = np.exp((np.take_along_axis(similarity, nearest, axis=1) - 1) / 0.07)
         rows = np.arange(len(similarity))[:, None]
         np.add.at(result[block], (rows, labels[nearest]), weight)
+    # A little for every class: one without a neighbour is improbable, not impossible (log loss).
+    result += SMOOTHING * result.sum(axis=1, keepdims=True) / n_classes
     shares: Features = result / result.sum(axis=1, keepdims=True)
     return shares
 

@@ -52,7 +52,7 @@ class TrainingTask:
         n_views: augmented views that are cached for a frozen prefix.
         cache_dir, cache_limit: of `autotl.train.cache.DiskCache`, bytes.
         data_fingerprint: stands for the images.
-        seed: of weights, order and views.
+        seed: of weights and order.
         deadline: time.time() at which training stops.
         threads: CPU threads of a trial.
         provenance: goes into the card of every saved model.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -140,7 +141,7 @@ class RaySession:
         ray.init(
             address="local",
             num_cpus=max(local_cpus(), slots.count * slots.cpus),
-            num_gpus=max(_local_gpus(), int(slots.count * slots.gpus)) or None,
+            num_gpus=max(_local_gpus(), math.ceil(slots.count * slots.gpus)) or None,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             **quiet,
@@ -203,6 +204,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         SearchError: if Ray Tune itself failed; the best model so far is in the run folder nevertheless.
     """
     from ray import tune
+    from ray.exceptions import RayError
     from ray.tune.error import TuneError
 
     from autotl.tune.recorder import Recorder
@@ -255,7 +257,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
     try:
         with _silenced():
             tuner.fit()
-    except TuneError as error:
+    except (TuneError, RayError) as error:
         raise SearchError(f"Ray Tune ended the search: {error}") from error
     finally:
         recorder.finish()

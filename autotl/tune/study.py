@@ -18,7 +18,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -32,6 +32,7 @@ REFINEMENT_EPOCHS = 3.5
 """Epochs that have to fit the time for a variation of the best trial, its start included."""
 NEW_TRIAL_FACTOR = 1.5
 """A trial somewhere new may train more stages than the fastest so far: so many times its time has to be left."""
+MAX_FAILURES = 20
 NEIGHBOUR_SPREAD = 0.5
 """Standard deviation of the logarithm of a varied rate."""
 
@@ -130,6 +131,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._any_completed = False
         self._epoch = math.inf  # seconds of the fastest epoch after that
         self._elapsed: dict[str, float] = {}
+        self._shown: dict[str, Config] = {}  # like `configs`, but never taken out
+        self._failures = 0  # in a row
         self._best: tuple[float, Config] | None = None
         self._random = random.Random(seed)
         super().__init__(
@@ -138,7 +141,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             mode="max",
             # Conditional parameters need group=True; see optuna.samplers.TPESampler.
             sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=8),
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))),
             study_name=study_name,
         )
         clipped = [space.clip(point, n_stages) for point in start_points]
@@ -155,6 +158,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         When there is no time for another full trial, the best one is varied instead: its views are cached.
         """
         left = self._deadline - time.time()
+        if self._failures >= MAX_FAILURES and self._best is None:
+            left = 0.0  # what fails every time will go on failing
         if left > NEW_TRIAL_FACTOR * self._needed:
             self._enqueue(self._start_points.pop(0) if self._start_points else None, "advice")
         elif self._best is not None and left > REFINEMENT_EPOCHS * self._epoch:
@@ -168,7 +173,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         config = {parameter.name: config[parameter.name] for parameter in self._search_space.parameters}
         self._n_suggested += 1
         self._n_scratch += config["initial_weights"] == "scratch"
-        self.configs[trial_id] = dict(config)
+        self.configs[trial_id] = self._shown[trial_id] = dict(config)
         self._ot_trials[trial_id].set_user_attr("config", config)
         return {**config, **self._constants}
 
@@ -197,7 +202,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._ot_trials[trial_id].report(score, int(result["epoch"]))
         self._note_times(trial_id, result)
         if result.get("epoch", 0) > 0 and math.isfinite(score) and (self._best is None or score > self._best[0]):
-            self._best = score, self.configs.get(trial_id, self._best[1] if self._best else {})
+            self._best = score, self._shown[trial_id]
 
     def _note_times(self, trial_id: str, result: dict[str, Any]) -> None:
         epoch, elapsed = result.get("epoch", 0), float(result.get("elapsed", math.nan))
@@ -212,10 +217,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Tell the study how a trial ended: with its best score, as pruned, or as failed."""
         if trial_id in self._completed_trials or trial_id not in self._ot_trials:
             return
+        # Ray does not pass on the result with which a trial ends; one that its time budget ended has passed already.
+        if result and not error and float(result.get("elapsed", math.nan)) != self._elapsed.get(trial_id):
+            self.on_trial_result(trial_id, result)
         self._completed_trials.add(trial_id)
         status = Status(result["status"]) if result and "status" in result else Status.FAILED
         best = float(result.get("best_score", math.nan)) if result else math.nan
         if error or status is Status.FAILED or not math.isfinite(best):
+            self._failures += 1
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
         elif status is Status.COMPLETED:
             elapsed = self._elapsed.get(trial_id, math.nan)

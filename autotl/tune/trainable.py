@@ -17,7 +17,7 @@ from autotl.models.saved import offer
 from autotl.result import Status
 from autotl.rundir import RunDir
 from autotl.train.device import keep_freed_memory
-from autotl.train.loop import EpochReport, FineTuning
+from autotl.train.loop import EpochReport, FineTuning, OutOfTime
 from autotl.train.task import TrainingTask
 
 TASK_KEY = "task"
@@ -59,6 +59,9 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         try:
             report = self._advance()
             self._keep_best(report)
+        except OutOfTime:
+            self._fine_tuning = None
+            return self._result(None, Status.CUT, "")
         except Exception:  # one trial's failure must not end the search
             self._fine_tuning = None
             return self._result(None, Status.FAILED, traceback.format_exc())
@@ -70,9 +73,11 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
     def _advance(self) -> EpochReport:
         if self._fine_tuning is None:
             self._fine_tuning = FineTuning(self._task, self._config)
-            self._note = self._fine_tuning.note
-            return self._fine_tuning.start()
-        return self._fine_tuning.train_epoch()
+            report = self._fine_tuning.start()
+        else:
+            report = self._fine_tuning.train_epoch()
+        self._note = self._fine_tuning.note
+        return report
 
     def _keep_best(self, report: EpochReport) -> None:
         """Remember this trial's best epoch, and offer it to the run folder as the best of all.

@@ -111,3 +111,15 @@ def test_the_folder_can_be_named_in_the_environment(monkeypatch: pytest.MonkeyPa
     assert default_folder() == tmp_path
     monkeypatch.delenv(cache.FOLDER_VARIABLE)
     assert default_folder().name == "autotl"
+
+
+def test_what_a_dead_process_was_building_is_removed_when_room_is_made(tmp_path: Path) -> None:
+    store = DiskCache(tmp_path)
+    (tmp_path / "test-dead.part").write_bytes(b"x" * 50)
+    assert store.make_room(1)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_folder_that_cannot_be_written_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert DiskCache(tmp_path).get_or_build(key("a"), 3, lambda target: pytest.fail("built")) is None

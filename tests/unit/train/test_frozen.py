@@ -92,14 +92,14 @@ def test_a_conversion_has_to_save_more_than_it_takes() -> None:
 def test_openvino_gives_the_embeddings(small: Backbone, images: torch.Tensor, converted: Path) -> None:
     with torch.no_grad():
         expected = small.model(images)
-    torch.testing.assert_close(OpenVinoModel(converted, "output", 1)(images), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(OpenVinoModel(converted, "output")(images), expected, rtol=1e-4, atol=1e-4)
 
 
 @needs_openvino
 def test_another_batch_size_than_the_example_will_do(small: Backbone, images: torch.Tensor, converted: Path) -> None:
     with torch.no_grad():
         expected = small.model(images[:1])
-    torch.testing.assert_close(OpenVinoModel(converted, "output", 1)(images[:1]), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(OpenVinoModel(converted, "output")(images[:1]), expected, rtol=1e-4, atol=1e-4)
 
 
 @needs_openvino
@@ -110,14 +110,14 @@ def test_openvino_gives_the_boundary_at_every_depth(
     split = divide(small, depth, images[:2])
     with torch.no_grad():
         expected = split.prefix(images)
-    result = OpenVinoModel(converted, f"depth-{depth}", 1)(images)
+    result = OpenVinoModel(converted, f"depth-{depth}")(images)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 @needs_openvino
 def test_an_output_that_is_not_there_is_a_key_error(converted: Path) -> None:
     with pytest.raises(KeyError, match="depth-77"):
-        OpenVinoModel(converted, "depth-77", 1)
+        OpenVinoModel(converted, "depth-77")
 
 
 @needs_openvino
@@ -156,3 +156,13 @@ def test_between_two_boundaries_nothing_is_lost(small: Backbone, images: torch.T
 def test_no_gradients_are_kept() -> None:
     layer = torch.nn.Linear(2, 2)
     assert not torch_forward(layer, torch.device("cpu"), "fp32")(torch.ones(1, 2)).requires_grad
+
+
+@needs_openvino
+def test_a_conversion_leaves_nothing_but_its_entry(converted: Path) -> None:
+    assert {path.suffix for path in converted.parent.iterdir()} <= {".bin", ".json", ".lock"}
+
+
+def test_a_converted_model_that_is_gone_is_done_without(small: Backbone, images: torch.Tensor, tmp_path: Path) -> None:
+    split = divide(small, 2, images[:2])
+    assert fastest_prefix(split, images, "fp32", tmp_path / "gone.bin", 1).name == "torch-fp32"

@@ -135,3 +135,11 @@ def test_neighbours_serve_more_queries_than_one_block() -> None:
     found = knn_probabilities(train, labels, queries, 3)
     np.testing.assert_allclose(found[2400:], knn_probabilities(train, labels, queries[2400:], 3), rtol=1e-4)
     assert (found.argmax(1) == asked).mean() > 0.85
+
+
+def test_a_class_without_a_neighbour_is_improbable_but_not_impossible() -> None:
+    features = np.eye(3, dtype=np.float32)
+    shares = knn_probabilities(features, np.array([0, 1, 2]), features[:1], 3, k=1)
+    assert shares.argmax() == 0
+    assert shares.min() > 0
+    assert shares.sum() == pytest.approx(1.0)

@@ -382,3 +382,23 @@ def test_when_time_is_short_the_best_trial_is_varied(make: Make, monkeypatch: py
     now[0] = 90.0
     assert search.suggest("t2") == "FINISHED"
     assert search.finished
+
+
+def test_the_result_with_which_a_trial_ends_counts(make: Make, tmp_path: Path) -> None:
+    search = make(start_points=[POINT])
+    search.suggest("t0")
+    search.on_trial_result("t0", {"score": 0.9, "epoch": 0, "elapsed": 1.0, "status": "stopped"})
+    last = {"score": 0.7, "epoch": 1, "elapsed": 2.0, "status": "stopped", "best_score": 0.7}
+    search.on_trial_complete("t0", last)  # Ray does not call on_trial_result with it
+    (trial,) = reopened(tmp_path).trials
+    assert trial.intermediate_values == {0: 0.9, 1: 0.7}
+
+
+def test_a_search_in_which_everything_fails_ends(make: Make) -> None:
+    search = make()
+    for place in range(200):
+        if search.suggest(f"t{place}") == "FINISHED":
+            break
+        search.on_trial_complete(f"t{place}", {"status": "failed"})
+    assert search.finished
+    assert place < 50
