@@ -134,7 +134,10 @@ class Console:
         how = "linear probe on frozen features" if card.trial_id.startswith("probe-") else how
         self.heading("Winner")
         self.line(f"  {card.backbone}, {how}")
-        self.line(f"  validation {result.metric} {interval_text(result.validation, result.metric)}")
+        before = " before that" if "refit" in card.provenance else ""
+        if before:
+            self.line(f"  {card.provenance['refit']}")
+        self.line(f"  validation {result.metric}{before} {interval_text(result.validation, result.metric)}")
         if result.test is not None:
             self.line(f"  test {result.metric} {interval_text(result.test, result.metric)}", style="bold green")
             others = {k: v for k, v in result.test_metrics.items() if k != result.metric}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -26,6 +26,7 @@ from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.models.saved import load_card, offer
 from autotl.planning import ADVICE_SHARE, chosen_backbones, epochs, expected_seconds
 from autotl.predictor import Predictor, load_predictor
+from autotl.refit import REFIT, refit_probe, refit_trial
 from autotl.result import FitResult, Status, TrialRecord
 from autotl.rundir import RunDir, write_json
 from autotl.settings import FitSettings
@@ -42,6 +43,10 @@ from autotl.tune.runner import RaySession, SearchPlan, Slots, local_cpus, run_se
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
 EXPECTED_PASSES = 4
 """How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
+REFIT_IMAGES = 1000
+"""Training and validation images up to which the winner is trained on both, where autotl divided them."""
+REFIT_SHARE = 0.12
+"""Of the time, kept back for that."""
 CLOSING_FACTOR = 2.0
 """The winner predicts in plain torch, up to so many times as slow as the images were embedded."""
 CLOSING_SECONDS = 5.0
@@ -293,7 +298,7 @@ class Fitting:
         space = space.narrow(backbone=tuple(one.name for one in chosen))
         self.run.space.write_text(to_toml(space), "utf-8")
         deadline = self.begun + self.settings.budget.timeout - self._closing_seconds(ground, advice)
-        task = self._make_task(ground, probed, space, slots, deadline)
+        task = self._make_task(ground, probed, space, slots, deadline - self._refit_seconds(ground))
         plan = SearchPlan(
             run=self.run,
             task=task,
@@ -304,7 +309,7 @@ class Fitting:
             slots=slots,
             first_number=len(self.records),
         )
-        left = deadline - time.time()
+        left = task.deadline - time.time()
         self.console.heading("Search")
         self.console.line(
             f"  space {space.name}, {len(chosen)} backbones, {task.max_t} epochs a full trial, {slots.count} trials "
@@ -320,7 +325,31 @@ class Fitting:
                 interrupted = searched.interrupted
             except SearchError as error:
                 self.console.line(f"  {error}", "red")
+        if not interrupted and self._refit_seconds(ground) and (self.run.model / "model.json").exists():
+            self._refit(ground, probed, replace(task, deadline=deadline))
         return interrupted
+
+    def _refit_seconds(self, ground: Ground) -> float:
+        """What is kept back to train the winner on validation images, too; 0 where that is not done."""
+        small = len(ground.dataset.indices("train", "val")) <= REFIT_IMAGES
+        return REFIT_SHARE * self.settings.budget.timeout if small and not ground.dataset.own_validation else 0.0
+
+    def _refit(self, ground: Ground, probed: list[Probed], task: TrainingTask) -> None:
+        card = load_card(self.run.model)
+        record = next((one for one in self.records if one.trial_id == card.trial_id), None)
+        probe = next((one for one in probed if f"probe-{one.evidence.name}" == card.trial_id), None)
+        if probe is not None:
+            labels = ground.dataset.labels[probe.prepared.rows]
+            n_classes = len(ground.dataset.classes)
+            why = refit_probe(
+                probe.prepared, labels, probe.probe.strength, n_classes, self.run, balanced=ground.balanced
+            )
+        elif record is not None:
+            why = refit_trial(task, self.run, record.seconds / max(1, record.epochs))
+        else:
+            why = "its record is missing"
+        done = f"  winner {REFIT}" if not why else f"  winner not trained on validation images, too: {why}"
+        self.console.line(done)
 
     def _tell_trial(self, record: TrialRecord, plan: SearchPlan) -> None:
         self.records.append(record)

@@ -91,7 +91,8 @@ class FitResult:
         advice: what was thought of the data before the search.
         trials: every trial, the linear probes first, then in the order in which they ended.
         metric: what was optimised on the validation images.
-        validation: that metric of the best model on the validation images it was chosen on, so on the bright side.
+        validation: that metric of the best model on the validation images it was chosen on, so on the bright side; if
+            the winner was then trained on these as well, from before that.
         test: that metric on the test split, which played no part in choosing; None without one.
         test_metrics: all metrics on the test split; empty without one.
         run_dir: where everything is.

@@ -94,7 +94,7 @@ class FineTuning:
         self._seed = seed_of(task.seed, *(f"{key}={config[key]}" for key in sorted(config)))
         torch.manual_seed(self._seed)
         self._labels, split = task.load_manifest()
-        self._train_rows = np.flatnonzero(split == "train")
+        self._train_rows = np.flatnonzero(np.isin(split, ("train", "val") if task.refit else ("train",)))
         self._val_rows = np.flatnonzero(split == "val")
         self.backbone = self._make_backbone()
         store = open_store(Path(task.store))

@@ -72,14 +72,24 @@ def fit_probe(
     return Probe(raw, (bias - raw @ mean).astype(np.float32), strength)
 
 
-def _path(standard: Features, labels: NDArray[np.int64], balanced: bool) -> list[tuple[float, Features, Features]]:
+def fit_head(features: Features, labels: NDArray[np.int64], strength: float, *, balanced: bool = False) -> Probe:
+    """Multinomial logistic regression at a given inverse regularisation strength; arguments as for `fit_probe`."""
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    ((_, weight, bias),) = _path((features - mean) / scale, labels, balanced, (strength,))
+    raw = (weight / scale).astype(np.float32)
+    return Probe(raw, (bias - raw @ mean).astype(np.float32), strength)
+
+
+def _path(
+    standard: Features, labels: NDArray[np.int64], balanced: bool, strengths: tuple[float, ...] = STRENGTHS
+) -> list[tuple[float, Features, Features]]:
     """Fits from the strongest to the weakest regularisation, each started from the one before."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True, class_weight="balanced" if balanced else None)
     fits = []
-    for strength in STRENGTHS:
+    for strength in strengths:
         model.set_params(C=strength)
         with warnings.catch_warnings():
             # The last digits do not matter: the strength is chosen on held-out images.
@@ -97,7 +107,8 @@ def knn_probabilities(
 ) -> Features:
     """Class probabilities from the `k` nearest training images by cosine, weighted by exp(similarity / 0.07).
 
-    As in arXiv 1805.01978. `k` is cut to the number of training images.
+    As in arXiv 1805.01978. `k` is cut to the number of training images. An eleventh of every row is shared by all
+    classes.
 
     Returns:
         Shape (queries, classes).

@@ -53,6 +53,7 @@ class TrainingTask:
         cache_dir, cache_limit: of `autotl.train.cache.DiskCache`, bytes.
         data_fingerprint: stands for the images.
         seed: of weights and order.
+        refit: train on the validation images, too.
         deadline: time.time() at which training stops.
         threads: CPU threads of a trial.
         provenance: goes into the card of every saved model.
@@ -75,6 +76,7 @@ class TrainingTask:
     deadline: float
     threads: int
     provenance: dict[str, Any]
+    refit: bool = False
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON types, to send to a worker."""

@@ -68,6 +68,10 @@ class TestResult:
         assert result.test.value > 0.8  # chance is a third
         assert result.test.low > 1 / 3
 
+    def test_the_winner_is_trained_on_the_validation_images_as_well(self, result: autotl.FitResult) -> None:
+        assert result.predictor.card.provenance["refit"] == "trained on training and validation images"
+        assert result.validation.n_images == 12  # a fifth of 60, before that
+
     def test_the_test_estimate_can_be_recomputed_from_the_files(self, result: autotl.FitResult, dataset: Path) -> None:
         files = sorted((dataset / "test").rglob("*.png"))
         predicted = [prediction.label for prediction in result.predictor.predict(files)]

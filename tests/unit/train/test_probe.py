@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from autotl.train.probe import STRENGTHS, fit_probe, knn_probabilities, softmax, unit
+from autotl.train.probe import SMOOTHING, STRENGTHS, fit_head, fit_probe, knn_probabilities, softmax, unit
 
 
 def blobs(n_classes: int, seed: int, n: int = 90, dimensions: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -112,14 +112,15 @@ def test_unit_rows_have_length_one_and_zero_stays_zero() -> None:
 def test_nearest_neighbour_of_a_training_image_is_itself() -> None:
     train, labels = blobs(4, 0)
     found = knn_probabilities(train, labels, train, 4, k=1)
-    np.testing.assert_array_equal(found, np.eye(4, dtype=np.float32)[labels])
+    np.testing.assert_allclose(found, (np.eye(4)[labels] + SMOOTHING / 4) / (1 + SMOOTHING), rtol=1e-6)
 
 
 def test_neighbours_are_weighted_by_the_exponential_of_their_cosine() -> None:
     train = np.array([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]], dtype=np.float32)
     found = knn_probabilities(train, np.array([0, 1, 1]), np.array([[5.0, 0.0]], dtype=np.float32), 3, k=2)
     rare = math.exp(-0.4 / 0.07)
-    np.testing.assert_allclose(found, [[1 / (1 + rare), rare / (1 + rare), 0]], rtol=1e-4)
+    shares = np.array([[1 / (1 + rare), rare / (1 + rare), 0]])
+    np.testing.assert_allclose(found, (shares + SMOOTHING / 3) / (1 + SMOOTHING), rtol=1e-4)
 
 
 def test_more_neighbours_than_images_are_cut() -> None:
@@ -143,3 +144,12 @@ def test_a_class_without_a_neighbour_is_improbable_but_not_impossible() -> None:
     assert shares.argmax() == 0
     assert shares.min() > 0
     assert shares.sum() == pytest.approx(1.0)
+
+
+def test_a_head_of_a_given_strength_is_the_probe_that_chose_it() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (np.eye(3)[labels] + generator.normal(0, 0.6, (60, 3))).astype(np.float32)
+    probe = fit_probe(features[:40], labels[:40], features[40:], labels[40:], 3)
+    head = fit_head(features[:40], labels[:40], probe.strength)
+    np.testing.assert_allclose(head.probabilities(features), probe.probabilities(features), atol=0.02)
