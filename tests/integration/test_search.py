@@ -176,4 +176,4 @@ def test_ray_is_left_as_it_was_found(searched: Search) -> None:
 def test_rays_own_state_is_not_in_the_run_folder(searched: Search) -> None:
     run, _, _ = searched
     names = {path.name for path in run.path.iterdir() if not path.name.startswith(".")}
-    assert names == {"cache", "trials.jsonl", "study.journal"}
+    assert names == {"settings.json", "cache", "trials.jsonl", "study.journal"}

@@ -24,7 +24,7 @@ def a_trial(score: float | None = 0.5, number: int = 1, **changes: Any) -> Trial
 
 
 def a_result(**changes: Any) -> FitResult:
-    card = SimpleNamespace(backbone="resnet18", freeze_depth=2, trial_id="a1b2")
+    card = SimpleNamespace(backbone="resnet18", freeze_depth=2, trial_id="a1b2", provenance={})
     values: dict[str, Any] = {
         "predictor": SimpleNamespace(card=card),
         "advice": None,
@@ -209,7 +209,7 @@ def test_the_winner_is_shown_with_scores_and_what_to_do_next(capsys: Capture) ->
 def test_the_winner_says_how_it_was_trained(
     capsys: Capture, freeze_depth: int | None, trial_id: str, words: str
 ) -> None:
-    card = SimpleNamespace(backbone="resnet18", freeze_depth=freeze_depth, trial_id=trial_id)
+    card = SimpleNamespace(backbone="resnet18", freeze_depth=freeze_depth, trial_id=trial_id, provenance={})
     Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
     assert f"  resnet18, {words}\n" in capsys.readouterr().out
 
@@ -253,3 +253,12 @@ def test_errors_go_to_standard_error(capsys: Capture) -> None:
 def test_an_error_is_printed_as_it_is(capsys: Capture) -> None:
     print_error(ODD)
     assert capsys.readouterr().err == ODD + "\n"
+
+
+def test_a_winner_trained_once_more_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    provenance = {"refit": "trained on training and validation images"}
+    card = SimpleNamespace(backbone="resnet18", freeze_depth=2, trial_id="a1b2", provenance=provenance)
+    Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
+    shown = capsys.readouterr().out
+    assert "  trained on training and validation images\n" in shown
+    assert "validation accuracy before that" in shown
