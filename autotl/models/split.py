@@ -58,18 +58,7 @@ class Split:
 
     def prefix(self, x: torch.Tensor) -> torch.Tensor:
         """The input of the boundary for a batch of images; the modules after it do not run."""
-
-        def stop(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-            raise _Reached(args[0])
-
-        handle = self._boundary.register_forward_pre_hook(stop)
-        try:
-            self._model(x)
-        except _Reached as reached:
-            return reached.tensor
-        finally:
-            handle.remove()
-        raise DoesNotDivide("the boundary was not reached")
+        return _input_of(self._boundary, lambda: self._model(x))
 
     def suffix(self, z: torch.Tensor) -> torch.Tensor:
         """The model's output for a batch of boundary tensors; the modules before the boundary do not run."""
@@ -99,18 +88,23 @@ class Split:
 
     def between(self, deeper: Split, z: torch.Tensor) -> torch.Tensor:
         """The input of a deeper boundary of the same model, from tensors at this one."""
+        return _input_of(deeper._boundary, lambda: self.suffix(z))
 
-        def stop(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-            raise _Reached(args[0])
 
-        handle = deeper._boundary.register_forward_pre_hook(stop)
-        try:
-            self.suffix(z)
-        except _Reached as reached:
-            return reached.tensor
-        finally:
-            handle.remove()
-        raise DoesNotDivide("the deeper boundary was not reached")
+def _input_of(boundary: torch.nn.Module, run: Callable[[], Any]) -> torch.Tensor:
+    """The tensor with which `run` reaches `boundary`, where it is stopped."""
+
+    def stop(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        raise _Reached(args[0])
+
+    handle = boundary.register_forward_pre_hook(stop)
+    try:
+        run()
+    except _Reached as reached:
+        return reached.tensor
+    finally:
+        handle.remove()
+    raise DoesNotDivide("the boundary was not reached")
 
 
 def _zeros(z: torch.Tensor, shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:

@@ -68,14 +68,18 @@ def fit_probe(
             chosen = loss, weight, bias, strength
     assert chosen is not None
     _, weight, bias, strength = chosen
-    raw = (weight / scale).astype(np.float32)
-    return Probe(raw, (bias - raw @ mean).astype(np.float32), strength)
+    return _on_raw_features(weight, bias, mean, scale, strength)
 
 
 def fit_head(features: Features, labels: NDArray[np.int64], strength: float, *, balanced: bool = False) -> Probe:
     """Multinomial logistic regression at a given inverse regularisation strength; arguments as for `fit_probe`."""
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     ((_, weight, bias),) = _path((features - mean) / scale, labels, balanced, (strength,))
+    return _on_raw_features(weight, bias, mean, scale, strength)
+
+
+def _on_raw_features(weight: Features, bias: Features, mean: Features, scale: Features, strength: float) -> Probe:
+    """A classifier of standardised features as one of the features themselves."""
     raw = (weight / scale).astype(np.float32)
     return Probe(raw, (bias - raw @ mean).astype(np.float32), strength)
 
