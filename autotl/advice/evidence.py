@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from autotl.advice.probes import (
+    Draws,
+    LabelledFeatures,
+    LearningCurve,
+    learning_curve,
+    score_draws,
+    stage_profile,
+    standard_error,
+)
+from autotl.advice.transferability import h_score, logme
+from autotl.data.splits import stratified_order
 from autotl.train.metrics import all_metrics, score_of
-from autotl.train.probe import Features, Probe, fit_probe, knn_probabilities
+from autotl.train.probe import Probe, fit_probe, knn_probabilities
+
+TRANSFERABILITY_ROWS = 2000
+"""Training images on which LogME and the H-score are computed, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +29,20 @@ class BackboneEvidence:
     """One backbone on this data.
 
     Attributes:
-        name: timm's full name.
+        name: in configs; timm's full name, or that after `RUN/` for an own source.
         metric: of the scores.
         probe_score, knn_score: on the validation images, larger is better.
         probe_metrics: all metrics of the linear probe there.
         top1: on ImageNet-1k in %, 0 where unknown.
         images_per_second: measured while embedding, with all cores.
         n_stages: its stages; freeze depths lie in 0..n_stages.
+        standard_error: of `mean_score`.
+        logme, h_score: of the training images' embeddings, see `autotl.advice.transferability`; None if not computed.
+        stage_scores, stage_errors: of a linear probe at every freeze depth with a boundary, and of the embedding at
+            `n_stages`, with standard errors; on a sample of the images; empty where it was not looked so closely.
+        proposed_depth: the freeze depth that follows from those.
+        learning_curve: of the linear probe.
+        draws: of `mean_score`, paired with those of other backbones on the same data; not part of the JSON.
     """
 
     name: str
@@ -34,21 +53,27 @@ class BackboneEvidence:
     top1: float
     images_per_second: float
     n_stages: int
+    standard_error: float = 0.0
+    logme: float | None = None
+    h_score: float | None = None
+    stage_scores: dict[int, float] = field(default_factory=dict)
+    stage_errors: dict[int, float] = field(default_factory=dict)
+    proposed_depth: int | None = None
+    learning_curve: LearningCurve | None = None
+    draws: Draws | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def mean_score(self) -> float:
+        """What backbones are ranked by: the mean of probe and nearest-neighbour score."""
+        return (self.probe_score + self.knn_score) / 2
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelledFeatures:
-    """Embeddings of the training and validation images with their labels."""
-
-    train: Features
-    train_labels: NDArray[np.int64]
-    val: Features
-    val_labels: NDArray[np.int64]
-    n_classes: int
+        """Plain JSON types; freeze depths become strings."""
+        plain = asdict(replace(self, draws=None))
+        del plain["draws"]
+        for name in ("stage_scores", "stage_errors"):
+            plain[name] = {str(depth): value for depth, value in plain[name].items()}
+        return plain | {"learning_curve": self.learning_curve.to_json() if self.learning_curve else None}
 
 
 def probe_backbone(
@@ -67,6 +92,9 @@ def probe_backbone(
     )
     metrics = all_metrics(probe.probabilities(features.val), features.val_labels)
     neighbours = knn_probabilities(features.train, features.train_labels, features.val, features.n_classes)
+    of_probe = score_draws(probe.probabilities(features.val), features.val_labels, metric)
+    draws = (of_probe + score_draws(neighbours, features.val_labels, metric)) / 2
+    some = stratified_order(features.train_labels, 0)[:TRANSFERABILITY_ROWS]
     evidence = BackboneEvidence(
         name=name,
         metric=metric,
@@ -76,10 +104,62 @@ def probe_backbone(
         top1=top1,
         images_per_second=images_per_second,
         n_stages=n_stages,
+        standard_error=standard_error(draws),
+        logme=logme(features.train[some], features.train_labels[some]),
+        h_score=h_score(features.train[some], features.train_labels[some]),
+        draws=draws,
     )
     return evidence, probe
 
 
+def look_closer(
+    evidence: BackboneEvidence,
+    probe: Probe,
+    features: LabelledFeatures,
+    stages: Mapping[int, LabelledFeatures],
+    *,
+    balanced: bool,
+) -> BackboneEvidence:
+    """The same evidence with the learning curve of its probe and the probes of its stages.
+
+    Args:
+        evidence, probe: of `probe_backbone`.
+        features: embeddings of all training and validation images.
+        stages: features of a sample of them by freeze depth, with the embeddings at `n_stages`.
+        balanced: as for `fit_probe`.
+    """
+    curve = learning_curve(features, probe.strength, evidence.metric, balanced=balanced)
+    profile = stage_profile(stages, probe.strength, evidence.metric, balanced=balanced)
+    return replace(
+        evidence,
+        stage_scores=profile.scores,
+        stage_errors=profile.errors,
+        proposed_depth=profile.proposed_depth,
+        learning_curve=curve,
+    )
+
+
 def rank(evidence: list[BackboneEvidence]) -> tuple[BackboneEvidence, ...]:
-    """Best first: by the mean of probe and nearest-neighbour score, then by ImageNet accuracy (arXiv 2503.18528)."""
-    return tuple(sorted(evidence, key=lambda one: (-(one.probe_score + one.knn_score) / 2, -one.top1)))
+    """Best first, by the mean of probe and nearest-neighbour score; where that is noise, by ImageNet accuracy.
+
+    The one with the highest score leads. All whose score is within one standard error of the leader's (paired: of the
+    difference on the same validation images) might as well lead; of those the one with the highest ImageNet top-1 is
+    placed, and the others are ranked in the same way. Where top-1 is unknown it moves nobody. That frozen features
+    on one's own data come first, and published accuracy second, is what large comparisons found (arXiv 2503.18528).
+    """
+    left = sorted(evidence, key=lambda one: (-one.mean_score, -one.top1))
+    ranked = []
+    while left:
+        leader = left[0]
+        tied = [one for one in left if one.top1 > leader.top1 > 0 and is_within_noise(leader, one)]
+        ranked.append(max(tied, key=lambda one: one.top1, default=leader))
+        left = [one for one in left if one is not ranked[-1]]
+    return tuple(ranked)
+
+
+def is_within_noise(leader: BackboneEvidence, other: BackboneEvidence) -> bool:
+    """Whether `leader` is better than `other` by no more than the standard error of the difference."""
+    noise = 0.0
+    if leader.draws is not None and other.draws is not None:
+        noise = standard_error(leader.draws - other.draws)
+    return leader.mean_score - other.mean_score <= noise

@@ -25,6 +25,7 @@ class Size:
     Attributes:
         n_images, n_classes: in all.
         smallest, median, largest: images a class.
+        imbalance: `largest` to `smallest`.
         large: at least `LARGE_IMAGES` images, and `LARGE_PER_CLASS` in the median class.
     """
 
@@ -33,6 +34,7 @@ class Size:
     smallest: int
     median: float
     largest: int
+    imbalance: float
     large: bool
 
 
@@ -67,7 +69,8 @@ def measure_size(counts: NDArray[np.int64]) -> Size:
     """Size from the images a class, shape (classes,)."""
     total, median = int(counts.sum()), float(np.median(counts))
     large = total >= LARGE_IMAGES and median >= LARGE_PER_CLASS
-    return Size(total, len(counts), int(counts.min()), median, int(counts.max()), large)
+    smallest, largest = int(counts.min()), int(counts.max())
+    return Size(total, len(counts), smallest, median, largest, largest / max(1, smallest), large)
 
 
 def choose_scenario(large: bool, similar: bool) -> Scenario:

@@ -12,6 +12,7 @@ import pytest
 
 from autotl.advice.advisor import Advice, advise
 from autotl.advice.evidence import BackboneEvidence
+from autotl.advice.probes import LearningCurve
 from autotl.advice.similarity import FAR, Similarity, to_similarity
 from autotl.data.folder import Finding
 from autotl.data.splits import Dataset
@@ -68,7 +69,7 @@ def test_test_images_do_not_make_a_set_large() -> None:
 @pytest.mark.parametrize("number", SCENARIOS)
 def test_every_statement_carries_evidence(number: int) -> None:
     statements = advice(number).statements
-    assert [one.code for one in statements] == ["size", "similarity", "scenario", "backbones"]
+    assert [one.code for one in statements] == ["size", "similarity", "scenario", "backbones", "start_points"]
     for one in statements:
         assert one.evidence
         assert one.text.endswith(".")
@@ -77,7 +78,7 @@ def test_every_statement_carries_evidence(number: int) -> None:
 
 
 def test_statements_say_the_numbers_of_their_evidence() -> None:
-    size, alike, scenario, backbones = advice(2).statements
+    size, alike, scenario, backbones, starts = advice(2).statements
     assert size.evidence["n_images"] == 40
     assert "small: 40 images in 2 classes of 20 to 20" in size.text
     assert alike.evidence["distance"] == 0.2
@@ -87,6 +88,46 @@ def test_statements_say_the_numbers_of_their_evidence() -> None:
     assert "Scenario 2, small and dissimilar: freeze the first stages" in scenario.text
     assert [one["name"] for one in backbones.evidence["ranked"]] == ["best.model", "second.model"]
     assert "best.model 0.900 / 0.800" in backbones.text
+    assert starts.text.startswith("First tries: freeze 5 of best.model (as in scenario 2), freeze 6 of best.model")
+
+
+@pytest.mark.parametrize(
+    ("to_imagenet", "to_sources", "counted", "number"),
+    [
+        (0.2, (0.3, 0.02), "run1", 1),
+        (0.2, (0.3, 0.19), "run1", 2),
+        (0.02, (0.3, 0.03), "ImageNet-1k", 1),
+        (0.3, (0.02,), "run0", 1),
+    ],
+)
+def test_the_most_similar_source_counts_and_is_named(
+    to_imagenet: float, to_sources: tuple[float, ...], counted: str, number: int
+) -> None:
+    others = tuple(
+        dataclasses.replace(similarity(distance), source=f"run{place}", nearest={"a": (f"class of run{place}",)})
+        for place, distance in enumerate(to_sources)
+    )
+    found = advise(dataset(20), similarity(to_imagenet), [evidence("best.model", 0.9, 1.0)], others)
+    assert found.source_similarities == others
+    assert found.similarity.distance == to_imagenet
+    assert found.nearest_source.source == counted
+    assert found.scenario.number == number
+    codes = ("source_similarity", "source_nearest_classes", "scenario")
+    by_code = {code: [one for one in found.statements if one.code == code] for code in codes}
+    assert [one.evidence["source"] for one in by_code["source_similarity"]] == [one.source for one in others]
+    assert f"similar to {others[0].source}" in by_code["source_similarity"][0].text
+    nearest = [f"Nearest classes of {one.source}: a: class of {one.source}." for one in others]
+    assert [one.text for one in by_code["source_nearest_classes"]] == nearest
+    (scenario,) = by_code["scenario"]
+    assert scenario.evidence["source"] == counted
+    assert f"(what counts is {counted}, the most similar of the sources)" in scenario.text
+
+
+def test_without_own_sources_nothing_is_said_of_them() -> None:
+    found = advice(1)
+    assert found.nearest_source == found.similarity
+    assert "sources" not in str(found)
+    assert "source" not in next(one for one in found.statements if one.code == "scenario").evidence
 
 
 def test_only_scenario_3_speaks_of_training_from_scratch() -> None:
@@ -103,7 +144,7 @@ def test_warnings_about_the_data_become_statements_with_their_files() -> None:
         Finding("duplicates", "warning", "30 files have copies", tuple(f"{i}.png" for i in range(30))),
         Finding("layout", "info", "no test split"),
     )
-    extra = advice(1, data=dataset(20, findings)).statements[4:]
+    extra = advice(1, data=dataset(20, findings)).statements[5:]
     assert [(one.code, one.severity, one.text) for one in extra] == [("duplicates", "warning", "30 files have copies.")]
     assert extra[0].evidence["paths"][0] == "0.png"
 
@@ -162,8 +203,128 @@ def test_training_from_scratch_starts_on_the_fastest_backbone_in_scenario_3_only
     assert scratch[3][0]["freeze_depth"] == 0
 
 
+def closer(proposed: int | None, gain: float = 0.05, **changes: Any) -> BackboneEvidence:
+    """The best backbone, looked at closely."""
+    curve = LearningCurve((10, 20, 40), (0.7, 0.9 - gain, 0.9), (0.03, 0.02, 0.02), gain, 0.02)
+    seen = {"stage_scores": {5: 0.6, 6: 0.95, 8: 0.9}, "stage_errors": {5: 0.03, 6: 0.02, 8: 0.02}}
+    return dataclasses.replace(
+        evidence("best.model", 0.9, 100.0), proposed_depth=proposed, learning_curve=curve, **seen, **changes
+    )
+
+
+def advice_of(number: int, best: BackboneEvidence) -> Advice:
+    per_class, distance = SCENARIOS[number]
+    return advise(dataset(per_class), similarity(distance), [best, evidence("second.model", 0.7, 300.0)])
+
+
+def test_a_depth_of_the_stage_probes_is_tried_after_the_scenarios() -> None:
+    found = advice_of(3, closer(6))
+    assert [point["freeze_depth"] for point in found.start_points[:4]] == [5, 4, 0, 6]
+    assert found.start_reasons[2:4] == ("as in scenario 3", "proposed by the stage probes")
+    assert len(found.start_reasons) == len(found.start_points)
+    assert "freeze 6 of best.model (proposed by the stage probes)" in str(found)
+
+
+def test_a_depth_that_the_scenario_names_as_well_is_tried_once() -> None:
+    found = advice_of(2, closer(6))
+    assert [point["freeze_depth"] for point in found.start_points[:3]] == [5, 6, 4]
+    assert found.start_reasons[1] == "proposed by the stage probes and as in scenario 2"
+
+
+def test_freezing_everything_is_no_trial_since_the_probe_is_there() -> None:
+    assert advice_of(2, closer(8)).start_points == advice_of(2, closer(None)).start_points
+    (statement,) = (one for one in advice_of(2, closer(8)).statements if one.code == "stages")
+    assert "no stage is too specific" in statement.text
+
+
+def test_stages_are_told_with_their_scores() -> None:
+    (statement,) = (one for one in advice_of(2, closer(6)).statements if one.code == "stages")
+    assert "Probes after so many of the 8 stages of best.model (accuracy): 5 0.600, 6 0.950, 8 0.900." in statement.text
+    assert "(0.020) of the best (6) is 6: freeze 6, train the rest." in statement.text
+    assert statement.evidence["stage_scores"] == {"5": 0.6, "6": 0.95, "8": 0.9}
+    assert statement.evidence["proposed_depth"] == 6
+
+
+@pytest.mark.parametrize(("gain", "helps"), [(0.05, True), (0.03, False), (-0.05, False)])
+def test_more_data_helps_if_the_last_half_did(gain: float, helps: bool) -> None:
+    (statement,) = (one for one in advice_of(2, closer(6, gain)).statements if one.code == "learning_curve")
+    assert statement.text.startswith("More data would help") == helps
+    assert f"gain {gain:+.3f} ± 0.020 over half" in statement.text
+    assert "0.900 ± 0.020 with 40 training images" in statement.text
+    assert statement.evidence["more_data_helps"] is helps
+
+
+def test_backbones_are_told_beside_the_baselines_and_why_one_is_first() -> None:
+    noisy = np.random.default_rng(0).normal(0, 0.05, 100)
+    first = load_catalog()[0].name
+    ranked = [
+        dataclasses.replace(evidence(first, 0.90, 9.0), top1=74.0, draws=noisy),
+        dataclasses.replace(evidence("heavy.model", 0.89, 1.0), top1=80.0, draws=noisy[::-1]),
+    ]
+    found = advise(dataset(20), similarity(0.2), ranked)
+    (statement,) = (one for one in found.statements if one.code == "backbones")
+    assert statement.text.startswith("Best frozen features: heavy.model")
+    assert f"{first} is ahead by 0.010, which is within the noise" in statement.text
+    assert "(80.0 against 74.0 %)" in statement.text
+    assert statement.evidence["baselines"] == {"the best on ImageNet": "heavy.model", "always the same": first}
+    assert statement.evidence["within_noise_of_the_highest_score"] == ["heavy.model", first]
+    assert json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_imbalance_is_part_of_the_size() -> None:
+    data = dataset(20)
+    data.labels[:30] = 0
+    size = advice(1, data=data).size
+    assert (size.largest, size.smallest) == (35, 5)
+    assert size.imbalance == 7.0
+    assert "largest to smallest 7.0" in str(advice(1, data=data))
+
+
+def test_advice_with_all_evidence_is_json() -> None:
+    plain = json.loads(json.dumps(advice_of(2, closer(6)).to_json(), allow_nan=False))
+    best = plain["backbones"][0]
+    assert best["stage_scores"]["6"] == 0.95
+    assert best["learning_curve"]["n_images"] == [10, 20, 40]
+    assert best["learning_curve"]["more_data_helps"] is True
+    assert "draws" not in best
+    assert len(plain["start_reasons"]) == len(plain["start_points"])
+
+
 def test_one_backbone_is_enough_and_none_is_refused() -> None:
     found = advise(dataset(20), similarity(0.2), [evidence("only.model", 0.5, 1.0)])
     assert {point["backbone"] for point in found.start_points} == {"only.model"}
     with pytest.raises(ValueError, match="at least one backbone"):
         advise(dataset(20), similarity(0.2), [])
+
+
+def with_interval(low: float, high: float, probability: float) -> Similarity:
+    return dataclasses.replace(
+        similarity(0.07), similarity_interval=(low, high), distance_interval=(0.06, 0.08), probability=probability
+    )
+
+
+def test_the_interval_is_said_and_leaves_no_doubt_on_one_side_of_the_threshold() -> None:
+    found = advise(dataset(20), with_interval(0.51, 0.6, 1.0), [evidence("best.model", 0.9, 1.0)])
+    text = found.statements[1].text
+    assert "similarity 0.53 of 1, 95 % interval 0.51 to 0.60, distance 0.070 (below the threshold 0.075), " in text
+    assert "(below the threshold 0.075), 95 % interval 0.060 to 0.080, 100% of the images" in text
+    assert "doubt" not in text
+
+
+def test_an_interval_that_holds_the_threshold_is_a_doubt() -> None:
+    found = advise(dataset(20), with_interval(0.4, 0.6, 0.731), [evidence("best.model", 0.9, 1.0)])
+    assert "in doubt: the 95 % interval holds the threshold, and 73% of resampled sets are" in found.statements[1].text
+
+
+def test_too_few_images_for_an_interval_are_a_doubt() -> None:
+    assert "in doubt: there are too few images" in advice(1).statements[1].text
+
+
+def test_nearest_classes_become_a_statement() -> None:
+    nearest = {f"class {number}": ("ant", "bee") for number in range(10)}
+    near = dataclasses.replace(similarity(0.02), nearest=nearest)
+    statements = advise(dataset(20), near, [evidence("best.model", 0.9, 1.0)]).statements
+    (found,) = (one for one in statements if one.code == "nearest-classes")
+    assert found.text.startswith("Nearest classes of ImageNet-1k: class 0: ant, bee; class 1: ant, bee; ")
+    assert found.text.endswith("class 7: ant, bee; and 2 more.")
+    assert found.evidence["nearest"] == nearest

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from autotl.advice.evidence import BackboneEvidence, LabelledFeatures, probe_backbone, rank
+from autotl.advice.evidence import BackboneEvidence, look_closer, probe_backbone, rank
+from autotl.advice.probes import Draws, LabelledFeatures
 from autotl.settings import METRICS
 
 
@@ -54,7 +56,7 @@ def test_log_loss_scores_are_negative_so_that_larger_is_better() -> None:
 
 def test_evidence_is_json() -> None:
     found, _ = probed(features(2))
-    assert BackboneEvidence(**json.loads(json.dumps(found.to_json()))) == found
+    assert BackboneEvidence(**json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
 
 
 def test_rank_is_by_the_mean_of_both_scores() -> None:
@@ -65,6 +67,75 @@ def test_rank_is_by_the_mean_of_both_scores() -> None:
 def test_ties_are_broken_by_imagenet_accuracy() -> None:
     ranked = rank([evidence("a", 0.5, 0.75, 70), evidence("b", 0.75, 0.5, 80), evidence("c", 0.5, 0.75, 75)])
     assert [one.name for one in ranked] == ["b", "c", "a"]
+
+
+def drawn(one: BackboneEvidence, draws: Draws) -> BackboneEvidence:
+    return dataclasses.replace(one, draws=one.mean_score + draws)
+
+
+def test_what_is_within_the_noise_is_decided_by_imagenet_accuracy() -> None:
+    # Two independent noises of 0.03: a difference has a standard error of 0.042.
+    generator = np.random.default_rng(0)
+    ahead, near, far = (generator.normal(0, 0.03, 1000) for _ in range(3))
+    ranked = rank(
+        [
+            drawn(evidence("ahead", 0.90, 0.90, 70), ahead),
+            drawn(evidence("near", 0.87, 0.87, 80), near),
+            drawn(evidence("far", 0.80, 0.80, 90), far),
+        ]
+    )
+    assert [one.name for one in ranked] == ["near", "ahead", "far"]
+
+
+def test_noise_is_paired() -> None:
+    # The same difference on every resample is no noise, however much the images differ.
+    noise = np.random.default_rng(0).normal(0, 0.1, 1000)
+    ranked = rank([drawn(evidence("a", 0.90, 0.90, 70), noise), drawn(evidence("b", 0.88, 0.88, 80), noise)])
+    assert [one.name for one in ranked] == ["a", "b"]
+
+
+@pytest.mark.parametrize("top1", [(0, 80), (80, 0)])
+def test_unknown_imagenet_accuracy_moves_nobody(top1: tuple[float, float]) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 1000))
+    ranked = rank(
+        [drawn(evidence("a", 0.90, 0.90, top1[0]), noise[0]), drawn(evidence("b", 0.88, 0.88, top1[1]), noise[1])]
+    )
+    assert [one.name for one in ranked] == ["a", "b"]
+
+
+def test_draws_of_the_same_data_are_paired_and_spread_as_the_score_does() -> None:
+    found, _ = probed(features(1))
+    again, _ = probed(features(1))
+    assert found.draws is not None
+    assert again.draws is not None
+    np.testing.assert_array_equal(found.draws, again.draws)
+    assert found.draws.mean() == pytest.approx(found.mean_score)
+    assert found.standard_error == pytest.approx(np.std(found.draws, ddof=1))
+    assert 0 < found.standard_error < 0.1
+
+
+def test_transferability_scores_stand_beside() -> None:
+    good, _ = probed(features(4))
+    noise, _ = probed(features(0))
+    assert good.logme is not None
+    assert noise.logme is not None
+    assert good.logme > noise.logme
+    assert good.h_score is not None
+    assert noise.h_score is not None
+    assert good.h_score > noise.h_score
+
+
+def test_a_closer_look_adds_stages_and_curve() -> None:
+    data = features(2)
+    found, probe = probed(data)
+    closer = look_closer(found, probe, data, {3: features(0), 8: data}, balanced=False)
+    assert closer.stage_scores[8] == pytest.approx(found.probe_score, abs=0.02)
+    assert closer.stage_scores[3] < 0.6
+    assert closer.proposed_depth == 8
+    assert closer.learning_curve is not None
+    assert closer.learning_curve.n_images == (30, 60, 120)
+    assert closer.learning_curve.scores[-1] == pytest.approx(found.probe_score, abs=0.02)
+    assert json.loads(json.dumps(closer.to_json()))["stage_scores"].keys() == {"3", "8"}
 
 
 def test_rank_orders_negative_scores() -> None:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
 from autotl.advice.reference import load_yardstick, make_yardstick, save_yardstick
+from autotl.errors import SettingsError
 from autotl.models.catalog import find_entry
 
 
 def test_a_yardstick_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    raw = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
-    names = tuple(f"Klasse {place} ü" for place in range(12))
+    raw = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    names = tuple(f"Klasse {place} ü" for place in range(20))
     made = make_yardstick("ImageNet-1k", "resnet18.a1_in1k", raw, names)
     save_yardstick(made, tmp_path / "one.npz")
     read = load_yardstick(tmp_path / "one.npz")
     assert (read.source, read.backbone, read.names) == ("ImageNet-1k", "resnet18.a1_in1k", names)
     assert read.squared_bandwidth == made.squared_bandwidth
+    assert read.weights_sha256 == ""
     assert read.embeddings.dtype == np.float32
     np.testing.assert_array_equal(read.embeddings, made.embeddings)
+
+
+def test_a_yardstick_keeps_the_checksum_of_the_model_that_made_it_and_is_written_whole(tmp_path: Path) -> None:
+    made = make_yardstick("a", "b", np.eye(20, dtype=np.float32), ("x",) * 20)
+    save_yardstick(replace(made, weights_sha256="abc"), tmp_path / "one.npz")
+    assert load_yardstick(tmp_path / "one.npz").weights_sha256 == "abc"
+    assert [path.name for path in tmp_path.iterdir()] == ["one.npz"]
 
 
 def test_rows_are_scaled_to_length_one() -> None:
@@ -50,6 +61,59 @@ def test_the_shipped_yardstick_was_made_by_a_backbone_that_is_bundled() -> None:
     assert find_entry(load_yardstick().backbone).weights == "bundled"
 
 
-def test_a_missing_yardstick_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_yardstick_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no such file") as caught:
         load_yardstick(tmp_path / "none.npz")
+    assert str(tmp_path / "none.npz") in caught.value.problems[0].where
+
+
+def damaged(**changes: Any) -> dict[str, Any]:
+    """The arrays of a sound yardstick, with changes; None leaves one out."""
+    rows = np.eye(20, dtype=np.float16)
+    sound = {
+        "source": "a",
+        "backbone": "b",
+        "embeddings": rows,
+        "names": np.array(["x"] * 20),
+        "squared_bandwidth": 2.0,
+    }
+    return {key: value for key, value in (sound | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"names": None}, "cannot be read (KeyError"),
+        ({"names": np.array(["x"] * 19)}, "holds 20 photographs, 19 names"),
+        ({"embeddings": np.eye(19, dtype=np.float16)}, "holds 19 photographs, 20 names"),
+        ({"embeddings": np.zeros(20)}, "holds no table"),
+        ({"embeddings": np.full((20, 3), np.nan)}, "not of length 1"),
+        ({"embeddings": np.full((20, 3), 2.0)}, "not of length 1"),
+        ({"embeddings": np.full((20, 3), "x")}, "holds no table"),
+        ({"squared_bandwidth": 0.0}, "no bandwidth above 0"),
+        ({"squared_bandwidth": np.inf}, "no bandwidth above 0"),
+        ({"names": np.array([{"a": 1}] * 20, dtype=object)}, "cannot be read (ValueError"),
+    ],
+)
+def test_a_file_that_is_no_yardstick_is_a_problem(tmp_path: Path, changes: dict[str, Any], found: str) -> None:
+    np.savez(tmp_path / "one.npz", **damaged(**changes))
+    with pytest.raises(SettingsError) as caught:
+        load_yardstick(tmp_path / "one.npz")
+    assert found in caught.value.problems[0].found
+
+
+def test_a_sound_file_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", **damaged())
+    assert load_yardstick(tmp_path / "one.npz").squared_bandwidth == 2.0
+
+
+def test_a_file_that_was_cut_or_holds_another_thing_is_a_problem(tmp_path: Path) -> None:
+    np.savez(tmp_path / "whole.npz", **damaged())
+    whole = (tmp_path / "whole.npz").read_bytes()
+    np.save(tmp_path / "array.npy", np.eye(3))
+    contents = {"cut": whole[: len(whole) // 2], "text": b"a,b\n1,2\n", "array": (tmp_path / "array.npy").read_bytes()}
+    contents["spoilt"] = whole[:200] + bytes(100) + whole[300:]
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SettingsError, match="cannot be read"):
+            load_yardstick(tmp_path / name)

@@ -1,0 +1,215 @@
+"""What pretrained weights are worth: two learning curves of one model to numbers and sentences.
+
+The three benefits are those of Torrey & Shavlik ("Transfer Learning", Handbook of Research on Machine Learning
+Applications, 2009, doi:10.4018/978-1-60566-766-9.ch011): a higher start, a higher slope, a higher asymptote. Where the
+asymptote is lower, it is negative transfer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from autotl.advice.wording import difference_text, score_text
+from autotl.result import Estimate
+from autotl.train.metrics import wilson_interval
+
+Verdict = Literal["positive transfer", "no measurable benefit", "negative transfer"]
+LAST_EPOCHS = 3
+"""At most so many epochs make the asymptote, and at most a third of all: one epoch alone is noisy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """One number of the pretrained and of the scratch curve."""
+
+    pretrained: float
+    scratch: float
+
+    @property
+    def difference(self) -> float:
+        """How much higher the pretrained one is."""
+        return self.pretrained - self.scratch
+
+
+@dataclass(frozen=True, slots=True)
+class Benefit:
+    """Pretrained weights against random ones, on equal terms.
+
+    Attributes:
+        metric: of the scores, which are larger when better (`log_loss` is negated).
+        backbone: its name in configs.
+        pretrained, scratch: validation score after every epoch, from epoch 0 (before training): the linear probe's,
+            and chance.
+        epochs: that both have; everything below is about these.
+        planned: epochs for which the learning rates were scheduled, in both.
+        start: scores after epoch 1.
+        slope: mean gain an epoch over the first half of the epochs, from epoch 0 on.
+        lead: area between the curves by the trapezoidal rule, divided by `epochs`: the mean distance in score.
+        asymptote: means of the scores of the last epochs.
+        standard_error: of both asymptotes, as of a proportion of the validation images: the last epochs see the same
+            images, so their mean is hardly more certain than one. NaN where the metric is not accuracy.
+        difference: of the asymptotes, with its 95 % interval.
+        verdict: whether that interval lies above 0, holds it, or lies below.
+        sentences: all of it in words.
+    """
+
+    metric: str
+    backbone: str
+    pretrained: tuple[float, ...]
+    scratch: tuple[float, ...]
+    epochs: int
+    planned: int
+    start: Both
+    slope: Both
+    lead: float
+    asymptote: Both
+    standard_error: Both
+    difference: Estimate
+    verdict: Verdict
+    sentences: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; None for what is not a number."""
+        plain = asdict(self) | {"pretrained": list(self.pretrained), "scratch": list(self.scratch)}
+        if math.isnan(self.standard_error.pretrained):
+            plain["standard_error"] = None
+        return plain | {"sentences": list(self.sentences)}
+
+
+def compare_curves(
+    pretrained: Sequence[float],
+    scratch: Sequence[float],
+    metric: str,
+    n_images: int,
+    *,
+    backbone: str,
+    planned: int,
+    half_width: float = math.nan,
+) -> Benefit:
+    """The three benefits, over the epochs that both curves have.
+
+    Args:
+        pretrained, scratch: validation scores from epoch 0 on, shapes (epochs + 1,); 2 values or more.
+        metric: of the scores.
+        n_images: validation images.
+        backbone: its name in configs.
+        planned: epochs for which the learning rates were scheduled.
+        half_width: of the 95 % interval of one score, where the metric is not accuracy (whose interval follows from
+            `n_images`); it is taken for both curves.
+
+    Raises:
+        ValueError: if a curve has no epoch of training, or there are no images.
+    """
+    epochs = min(len(pretrained), len(scratch)) - 1
+    if epochs < 1:
+        raise ValueError("both curves need epoch 0 and one epoch of training or more")
+    both = np.array([pretrained[: epochs + 1], scratch[: epochs + 1]], dtype=np.float64)
+    half = max(1, epochs // 2)
+    last = max(1, min(LAST_EPOCHS, epochs // 3))
+    gap = both[0] - both[1]
+    ends = both[:, -last:].mean(axis=1)
+    errors = np.sqrt(ends * (1 - ends) / n_images) if metric == "accuracy" else np.full(2, math.nan)
+    difference = _difference(float(ends[0]), float(ends[1]), metric, n_images, half_width)
+    measured = Benefit(
+        metric=metric,
+        backbone=backbone,
+        pretrained=tuple(pretrained),
+        scratch=tuple(scratch),
+        epochs=epochs,
+        planned=planned,
+        start=_both(both[:, 1]),
+        slope=_both((both[:, half] - both[:, 0]) / half),
+        lead=float(((gap[1:] + gap[:-1]) / 2).mean()),
+        asymptote=_both(ends),
+        standard_error=_both(errors),
+        difference=difference,
+        verdict=_verdict(difference),
+        sentences=(),
+    )
+    return _with_sentences(measured)
+
+
+def _both(values: Any) -> Both:
+    return Both(float(values[0]), float(values[1]))
+
+
+def _difference(pretrained: float, scratch: float, metric: str, n_images: int, half_width: float) -> Estimate:
+    """Difference of two scores with its 95 % interval, from the intervals of both, squared and added.
+
+    Newcombe's hybrid score interval (doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I). Both
+    scores are of the same images and tend to rise and fall together, so the interval is rather too wide.
+    """
+    if metric == "accuracy":
+        low_p, high_p = wilson_interval(round(pretrained * n_images), n_images)
+        low_s, high_s = wilson_interval(round(scratch * n_images), n_images)
+        below = math.hypot(max(0.0, pretrained - low_p), max(0.0, high_s - scratch))
+        above = math.hypot(max(0.0, high_p - pretrained), max(0.0, scratch - low_s))
+    else:
+        below = above = math.hypot(half_width, half_width)
+    value = pretrained - scratch
+    return Estimate(value, value - below, value + above, n_images)
+
+
+def _verdict(difference: Estimate) -> Verdict:
+    if difference.low > 0:
+        return "positive transfer"
+    return "negative transfer" if difference.high < 0 else "no measurable benefit"
+
+
+# -- in words ----------------------------------------------------------------------------------------------------
+
+
+def _with_sentences(measured: Benefit) -> Benefit:
+    sentences = (_say_start(measured), _say_slope(measured), _say_asymptote(measured), _say_verdict(measured))
+    cut = () if measured.epochs >= measured.planned else (_say_cut(measured),)
+    return replace(measured, sentences=sentences + cut)
+
+
+def _say_start(one: Benefit) -> str:
+    pretrained, scratch = score_text(one.start.pretrained, one.metric), score_text(one.start.scratch, one.metric)
+    probe = score_text(one.pretrained[0], one.metric)
+    by = difference_text(one.start.difference, one.metric)
+    return f"Start: {pretrained} after one epoch against {scratch} from scratch, {by} (linear probe {probe})."
+
+
+def _say_slope(one: Benefit) -> str:
+    pretrained, scratch = (difference_text(value, one.metric) for value in (one.slope.pretrained, one.slope.scratch))
+    lead = difference_text(one.lead, one.metric)
+    return (
+        f"Slope: {pretrained} an epoch over the first half against {scratch} from scratch, which begins at chance; "
+        f"mean distance of the curves {lead}."
+    )
+
+
+def _say_asymptote(one: Benefit) -> str:
+    pretrained, scratch = (score_text(value, one.metric) for value in (one.asymptote.pretrained, one.asymptote.scratch))
+    if one.metric == "accuracy":
+        pretrained, scratch = (
+            f"{text} (standard error {100 * error:.1f})"
+            for text, error in zip((pretrained, scratch), asdict(one.standard_error).values(), strict=True)
+        )
+    limits = sorted((one.difference.low, one.difference.high), reverse=one.metric == "log_loss")
+    low, high = (difference_text(limit, one.metric).split()[0] for limit in limits)
+    by = difference_text(one.difference.value, one.metric)
+    return f"Asymptote: {pretrained} against {scratch} from scratch, {by} (95 % interval {low} to {high})."
+
+
+def _say_verdict(one: Benefit) -> str:
+    if one.verdict == "positive transfer":
+        return "Positive transfer: pretrained weights end higher than random ones, beyond the interval."
+    if one.verdict == "negative transfer":
+        return "Negative transfer: pretrained weights end lower than random ones, beyond the interval: they do harm."
+    sooner = ", though they get there sooner" if one.lead > 0 and one.start.difference > 0 else ""
+    return f"No measurable benefit: where pretrained weights end differs from random ones within the interval{sooner}."
+
+
+def _say_cut(one: Benefit) -> str:
+    return (
+        f"Compared after {one.epochs} of {one.planned} epochs, all that both have: the learning rates had not yet "
+        "fallen to zero."
+    )

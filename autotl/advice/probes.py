@@ -1,0 +1,174 @@
+"""Linear probes as measurements: noise of a score, how it grows with the data, and where in the backbone it is best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotl.data.splits import stratified_order
+from autotl.train.metrics import score
+from autotl.train.probe import Features, fit_head, fit_probe
+
+Draws = NDArray[np.float64]
+
+N_DRAWS = 100
+DRAWN_IMAGES = 1000
+"""Resamples are of at most so many images, and their spread is scaled to all: metrics of areas are slow."""
+CURVE_FRACTIONS = (0.25, 0.5)
+HELPS_FROM = 2.0
+"""More data is said to help from so many standard errors on: about one false alarm in forty."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFeatures:
+    """Features of training and validation images with their labels."""
+
+    train: Features
+    train_labels: NDArray[np.int64]
+    val: Features
+    val_labels: NDArray[np.int64]
+    n_classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """Scores of the linear probe on growing parts of the training images, each part inside the next.
+
+    Attributes:
+        n_images: training images of each part; the last is all of them.
+        scores, errors: on the validation images, with standard errors.
+        gain: of all over half of them.
+        gain_error: its standard error, paired: of the validation images, not of which half it is.
+    """
+
+    n_images: tuple[int, ...]
+    scores: tuple[float, ...]
+    errors: tuple[float, ...]
+    gain: float
+    gain_error: float
+
+    @property
+    def more_data_helps(self) -> bool:
+        """Whether the gain is larger than chance would have it."""
+        return self.gain > HELPS_FROM * self.gain_error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self) | {"more_data_helps": self.more_data_helps}
+
+
+@dataclass(frozen=True, slots=True)
+class StageProfile:
+    """Scores of linear probes on what arrives at the stages' boundaries, by freeze depth.
+
+    Attributes:
+        scores, errors: on the validation images, with standard errors; the deepest is the embedding.
+        proposed_depth: the freeze depth that follows, see `propose_depth`.
+    """
+
+    scores: dict[int, float]
+    errors: dict[int, float]
+    proposed_depth: int
+
+
+def score_draws(probabilities: Features, labels: NDArray[np.int64], metric: str) -> Draws:
+    """A score with its noise: bootstrap draws around the score on all images, shape (`N_DRAWS`,).
+
+    Their standard deviation is the score's standard error. The resamples depend on nothing but the number of images,
+    so draws of two forecasts of the same images are paired: the deviation of their difference is that of the
+    difference of the scores.
+    """
+    generator = np.random.default_rng(0)
+    n_drawn = min(len(labels), DRAWN_IMAGES)
+    draws = np.empty(N_DRAWS)
+    for place in range(N_DRAWS):
+        chosen = generator.integers(0, len(labels), n_drawn)
+        draws[place] = score(metric, probabilities[chosen], labels[chosen])
+    centred: Draws = (draws - np.nanmean(draws)) * np.sqrt(n_drawn / len(labels))
+    return score(metric, probabilities, labels) + centred
+
+
+def standard_error(draws: Draws) -> float:
+    """Standard deviation of draws, without those that have no value."""
+    return float(np.nanstd(draws, ddof=1))
+
+
+def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, balanced: bool) -> LearningCurve:
+    """Probe scores with a quarter, half and all of the training images.
+
+    The strength chosen on all images serves for every part: it is the variance of a prior on the weights, which does
+    not depend on how many images there are.
+
+    Args:
+        features: embeddings.
+        strength: of `Probe.strength`.
+        metric: of the scores.
+        balanced: as for `fit_probe`.
+    """
+    order = stratified_order(features.train_labels, 0)
+    whole = len(order)
+    sizes = sorted({max(features.n_classes, round(fraction * whole)) for fraction in CURVE_FRACTIONS} | {whole})
+    draws, scores = [], []
+    for size in sizes:
+        part = order[:size]
+        probe = fit_head(features.train[part], features.train_labels[part], strength, balanced=balanced)
+        probabilities = probe.probabilities(features.val)
+        draws.append(score_draws(probabilities, features.val_labels, metric))
+        scores.append(score(metric, probabilities, features.val_labels))
+    half = max(0, len(sizes) - 2)
+    return LearningCurve(
+        n_images=tuple(sizes),
+        scores=tuple(scores),
+        errors=tuple(standard_error(one) for one in draws),
+        gain=scores[-1] - scores[half],
+        gain_error=standard_error(draws[-1] - draws[half]),
+    )
+
+
+def stage_profile(
+    stages: Mapping[int, LabelledFeatures], strength: float, metric: str, *, balanced: bool
+) -> StageProfile:
+    """A linear probe on the features of every stage.
+
+    Each stage's strength is chosen as that of the embeddings was: they have so few channels that it takes a tenth of a
+    second, and no one strength serves 16 channels as well as 1,280.
+
+    Args:
+        stages: features by freeze depth, of the same images; the deepest are the embeddings.
+        strength: that was chosen for the embeddings.
+        metric: of the scores.
+        balanced: as for `fit_probe`.
+    """
+    scores, errors = {}, {}
+    for depth, one in sorted(stages.items()):
+        if depth == max(stages):
+            probe = fit_head(one.train, one.train_labels, strength, balanced=balanced)
+        else:
+            probe = fit_probe(one.train, one.train_labels, one.val, one.val_labels, one.n_classes, balanced=balanced)
+        probabilities = probe.probabilities(one.val)
+        scores[depth] = score(metric, probabilities, one.val_labels)
+        # Where all images are recognised the draws have no spread: one image is the least that counts.
+        noise = standard_error(score_draws(probabilities, one.val_labels, metric))
+        errors[depth] = max(noise, 1 / len(one.val_labels))
+    return StageProfile(scores, errors, propose_depth(scores, errors))
+
+
+def propose_depth(scores: Mapping[int, float], errors: Mapping[int, float]) -> int:
+    """The freeze depth that a profile of probe scores proposes.
+
+    Up to the stage where a probe is best, pretrained features grow more useful for this data: they are worth keeping.
+    After it they grow more specific to the source: those stages are worth training. Scores are noisy and neighbouring
+    stages close, so of all stages within one standard error of the best the deepest is taken (the one-standard-error
+    rule of Breiman et al., 1984, with the most frozen as the simplest model). Where that is the last, no stage is too
+    specific; whether training some gains anything, probes of frozen features cannot tell.
+
+    Args:
+        scores: larger is better, by freeze depth; at least one.
+        errors: their standard errors.
+    """
+    best = max(scores, key=lambda depth: scores[depth])
+    return max(depth for depth, value in scores.items() if value >= scores[best] - errors[best])
