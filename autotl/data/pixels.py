@@ -15,6 +15,9 @@ from autotl.data.decode import decode
 from autotl.data.folder import Finding
 from autotl.rundir import read_json, write_json
 
+QUEUE = 4096
+"""Images handed to the threads at once: each that waits takes a kilobyte, a million would take a gigabyte."""
+
 
 @dataclass(frozen=True, slots=True)
 class PixelStore:
@@ -69,12 +72,14 @@ def build_store(
     unreadable: dict[str, str] = {}
     modes: Counter[str] = Counter()
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        for place, (mode, reason) in enumerate(pool.map(decode_into, range(len(paths)))):
-            if reason:
-                unreadable[paths[place]] = reason
-            elif mode:
-                modes[mode] += 1
-            on_progress(place + 1)
+        for start in range(0, len(paths), QUEUE):
+            places = range(start, min(start + QUEUE, len(paths)))
+            for place, (mode, reason) in zip(places, pool.map(decode_into, places), strict=True):
+                if reason:
+                    unreadable[paths[place]] = reason
+                elif mode:
+                    modes[mode] += 1
+                on_progress(place + 1)
     pixels.flush()
     write_json(_shape_file(target), {"n_images": len(paths), "size": size})
     return PixelStore(target, len(paths), size), Decoded(unreadable, _mode_findings(modes))

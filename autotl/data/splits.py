@@ -69,31 +69,63 @@ def stratified_holdout(
     """
     generator = np.random.default_rng(seed)
     held = np.zeros(len(labels), dtype=bool)
+    by_group = _places_of(groups)
+    left = np.bincount(labels)  # for training, of every class
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         wanted = min(max(1, round(fraction * len(members))), len(members) - 1)
-        order = [np.flatnonzero(groups == group) for group in generator.permutation(np.unique(groups[members]))]
+        order = [by_group[group] for group in generator.permutation(np.unique(groups[members])).tolist()]
         for together in order:
-            already = int(held[members].sum())
+            already = len(members) - left[label]
             if already >= wanted:
                 break
             # A group that would overshoot is left for training; so is one that would empty a class.
             inside = int((labels[together] == label).sum())
-            if already + inside <= wanted and _leaves_some(together, labels, held):
-                held[together] = True
-        if not held[members].any():  # all groups are larger than the share: better too many than none
-            for together in sorted(order, key=len):
-                if _leaves_some(together, labels, held):
-                    held[together] = True
-                    break
+            if already + inside <= wanted:
+                _hold(together, labels, held, left)
+        if left[label] == len(members):  # all groups are larger than the share: better too many than none
+            any(_hold(together, labels, held, left) for together in sorted(order, key=len))
     return held
 
 
-def _leaves_some(together: NDArray[np.int64], labels: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:
-    """Whether no class would be without training images if the images `together` were held out as well."""
-    after = held.copy()
-    after[together] = True
-    return all(not after[labels == label].all() for label in np.unique(labels[together]))
+def _places_of(groups: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Where each group's images stand, found in one pass: a set without copies has as many groups as images."""
+    order = np.argsort(groups, kind="stable")
+    numbers, starts = np.unique(groups[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _hold(
+    together: NDArray[np.int64], labels: NDArray[np.int64], held: NDArray[np.bool_], left: NDArray[np.int64]
+) -> bool:
+    """Hold a group out, in `held` and `left`, unless it is already or a class would have no training images left."""
+    classes, counts = np.unique(labels[together], return_counts=True)
+    if held[together[0]] or (left[classes] <= counts).any():
+        return False
+    held[together] = True
+    left[classes] -= counts
+    return True
+
+
+def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """An order of images every beginning of which is a stratified sample: nested parts of a data set.
+
+    Args:
+        labels: class of every image, shape (images,).
+        seed: of the order within the classes.
+
+    Returns:
+        Places, shape (images,). The first are one of each class; later ones follow the classes' shares.
+    """
+    generator = np.random.default_rng(seed)
+    key = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        # The place within the class as a share of it, at a random offset; the first image comes before all shares.
+        key[members] = (np.arange(len(members)) + generator.random()) / len(members)
+        key[members[0]] = -1
+    order: NDArray[np.int64] = np.lexsort((generator.random(len(labels)), key))
+    return order
 
 
 def make_dataset(listing: Listing, val_fraction: float, seed: int) -> Dataset:

@@ -22,22 +22,24 @@ class BackboneEntry:
     """One backbone, as in `backbones.toml`.
 
     Attributes:
-        name: timm's full name, with the tag of the weights.
+        name: timm's full name, with the tag of the weights; `RUN/` and that name for the model of an earlier run.
         family: architecture family.
-        weights: "bundled" (in a Python package), "hub" (timm's model hub or its cache) or "file".
+        weights: "bundled" (in a Python package), "hub" (timm's model hub or its cache), "file", or "run" (the model
+            of an earlier run).
         parameters_m, gmacs: millions of parameters; 10^9 multiply-adds an image at `input_size`.
         top1: ImageNet-1k top-1 in %, 0 where unknown.
         input_size: side of the input in pixels.
         stages: timm's coarse stages without the classifier.
         source_optimizer, source_lr, source_batch_size: of the published recipe.
         licence: of the weights.
-        package, file, sha256: bundled weights: package, file inside it, checksum of the file.
-        path: weights in a local file, when `weights` is "file".
+        package, file, sha256: bundled weights: package, file inside it, checksum of the file; the last also for "run".
+        path: weights in a local file, when `weights` is "file" or "run".
+        timm_name: what timm builds it by; `name`, where nothing else is given.
     """
 
     name: str
     family: str
-    weights: Literal["bundled", "hub", "file"]
+    weights: Literal["bundled", "hub", "file", "run"]
     parameters_m: float
     gmacs: float
     top1: float
@@ -51,6 +53,11 @@ class BackboneEntry:
     file: str = ""
     sha256: str = ""
     path: str = ""
+    timm_name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.timm_name:
+            object.__setattr__(self, "timm_name", self.name)
 
     def source_learning_rate(self, batch_size: int = REFERENCE_BATCH_SIZE) -> float:
         """The published peak learning rate at `batch_size`.
@@ -135,4 +142,6 @@ def _unknown(name: str) -> Problem:
     names = [entry.name for entry in load_catalog()]
     near = difflib.get_close_matches(name, [*names, *timm.list_models()], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `autotl backbones list`"
+    if "/" in name:  # such as a choice in the space of a run that had a source
+        hint = f"for the model of an earlier run, name that run as a source (source=RUN, --source RUN); else {hint}"
     return Problem("backbone", f"backbones {name!r}", "unknown to autotl's catalog and to timm", "a timm model", hint)

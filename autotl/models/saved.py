@@ -25,14 +25,15 @@ class ModelCard:
     """All that a saved model is besides its weights.
 
     Attributes:
-        backbone: timm's full name.
+        backbone: timm's full name, also where the weights began as those of an earlier run: the model loads without
+            it. `config` has the search's own name for the backbone.
         classes: class names in the order of the outputs.
         preprocessing: see `autotl.models.backbone.Preprocessing`.
         freeze_depth: leading stages that stayed as pretrained; None for training from scratch.
         metric, score, log_loss: validation score (larger is better) and log loss it was chosen for.
         validation: that metric with its interval on the validation images.
         trial_id, epoch, config: where in the search it arose.
-        provenance: data fingerprint, seed, versions, date.
+        provenance: data fingerprint, seed, versions, date, the score of the naive model there, own sources.
         weights, sha256: name and checksum of the file of weights; filled in when saved.
     """
 
@@ -123,7 +124,7 @@ def offer(run: RunDir, card: ModelCard, state: Callable[[], dict[str, torch.Tens
         Whether it was.
     """
     with run.lock():
-        held = load_card(run.model) if (run.model / "model.json").exists() else None
+        held = load_card(run.model) if run.has_model else None
         if not card.better_than(held):
             return False
         save_model(run.model, state(), card)

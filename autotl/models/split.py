@@ -185,11 +185,50 @@ def _trace(
     if repeated:
         raise DoesNotDivide(f"modules run on both sides of the boundary: {', '.join(sorted(repeated)[:3])}")
     name, args, kwargs = boundary[0]
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    if len(tensors) != 1 or not args or tensors[0] is not args[0] or len(args[0]) != len(example):
+    if not _takes_one_tensor(args, kwargs, len(example)):
         raise DoesNotDivide(f"{name} takes more than one tensor")
     stubs = [_stub(modules[done], done, finished[done]) for done in finished if not _inside_finished(done, finished)]
     return modules[name], stubs, tuple(args[0].shape[1:])
+
+
+def _takes_one_tensor(args: tuple[Any, ...], kwargs: dict[str, Any], n_images: int) -> bool:
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    return len(tensors) == 1 and bool(args) and tensors[0] is args[0] and args[0].shape[:1] == (n_images,)
+
+
+def boundaries(backbone: Backbone, example: torch.Tensor) -> dict[int, torch.nn.Module]:
+    """The boundary module of every freeze depth 1..n_stages-1, found in a single forward pass.
+
+    For looking at what arrives there, not for dividing: whether a suffix gives what the model gives is not checked,
+    which `divide` does in three passes a depth. Depths whose boundary takes anything but one tensor, or runs more
+    than once, are left out.
+
+    Args:
+        backbone: the model; it is put into evaluation mode.
+        example: one image or more of the input's shape, on the model's device.
+    """
+    above = {depth: _suffix_modules(backbone, depth) for depth in range(1, backbone.n_stages)}
+    first: dict[int, str] = {}
+    calls: dict[str, list[bool]] = {}
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            for depth in above.keys() - first.keys():
+                if name in above[depth]:
+                    first[depth] = name
+            calls.setdefault(name, []).append(_takes_one_tensor(args, kwargs, len(example)))
+
+        return hook
+
+    modules = {name: module for name, module in backbone.model.named_modules() if name}
+    handles = [module.register_forward_pre_hook(before(name), with_kwargs=True) for name, module in modules.items()]
+    try:
+        with torch.no_grad():
+            backbone.model.eval()(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {depth: modules[name] for depth, name in sorted(first.items()) if calls[name] == [True]}
 
 
 def _inside_finished(name: str, finished: dict[str, Any]) -> bool:

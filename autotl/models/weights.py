@@ -1,4 +1,4 @@
-"""Pretrained weights: from a bundled package, a local file, or the model hub's cache; the network only if allowed."""
+"""Pretrained weights: from a package, a local file, an earlier run or the hub's cache; the network only if allowed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from autotl.errors import BackboneError, Problem
+from autotl.errors import BackboneError, ModelFileError, Problem
 from autotl.models.catalog import BackboneEntry
+from autotl.models.saved import load_card, load_weights
 
 TimmModel = Any
 """A `torch.nn.Module` with timm's own methods, for which timm has no type."""
@@ -31,7 +32,7 @@ def locate(entry: BackboneEntry, allow_download: bool = False) -> Path:
     Raises:
         BackboneError: if it is not there, naming the missing file and how to provide it.
     """
-    if entry.weights == "file":
+    if entry.weights in ("file", "run"):
         return Path(entry.path)
     if entry.weights == "bundled":
         return _bundled_file(entry)
@@ -136,6 +137,8 @@ def load_pretrained(entry: BackboneEntry, path: Path) -> TimmModel:
     if entry.weights == "bundled":
         check_sha256(path, entry.sha256, entry.name)
         return _load_in_order(entry, path)
+    if entry.weights == "run":
+        return _load_run(entry, path)
     try:
         # timm's own loader, told where the file is: it renames and reshapes what older checkpoints need.
         # With all its classes, because timm does not look for missing tensors when it is to leave the classifier out.
@@ -156,6 +159,22 @@ def _load_in_order(entry: BackboneEntry, path: Path) -> TimmModel:
         found = f"{path.name}: its {len(tensors)} tensors are not the {len(expected)} of timm's model"
         raise BackboneError([Problem("backbone", entry.name, found)])
     model.load_state_dict(dict(zip(expected, tensors, strict=True)))
+    model.reset_classifier(0)
+    return model
+
+
+def _load_run(entry: BackboneEntry, path: Path) -> TimmModel:
+    """The model that an earlier run saved, its classifier taken off; the card beside the weights tells its classes."""
+    try:
+        card = load_card(path.parent)
+        if card.sha256 != entry.sha256:
+            found = "the run has another model now than when it was looked at"
+            raise BackboneError([Problem("backbone", entry.name, found, remedy="begin again")])
+        state = load_weights(path.parent, card)
+        model = timm.create_model(entry.timm_name, pretrained=False, num_classes=len(card.classes))
+        model.load_state_dict(state)
+    except (ModelFileError, RuntimeError) as error:
+        raise BackboneError([Problem("backbone", entry.name, " ".join(str(error).split()))]) from error
     model.reset_classifier(0)
     return model
 

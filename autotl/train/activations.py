@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from autotl.data.augment import Recipe, eval_view, random_view
 from autotl.models.backbone import Preprocessing
+from autotl.train.stages import StagedForward, StageFeatures
 
-BATCH = 32
+BATCH = 8
+"""Images that go through frozen stages at once on a core: more are no faster on CPUs, and take memory in proportion."""
+GPU_BATCH = 128
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -59,6 +62,11 @@ class ImageSource:
         return self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
 
 
+def frozen_batch(device: torch.device) -> int:
+    """Images that go through frozen stages at once."""
+    return BATCH if device.type == "cpu" else GPU_BATCH
+
+
 def batches(rows: NDArray[np.int64], size: int = BATCH) -> Iterator[NDArray[np.int64]]:
     """Consecutive pieces of `rows`."""
     for start in range(0, len(rows), size):
@@ -78,18 +86,52 @@ def embed(
     unlike threads that share a batch they never wait for one another, which matters while Ray starts beside them.
     """
 
-    def outputs_of(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        outputs: NDArray[np.float32] = forward(source.batch(chosen, None, 0)).flatten(1).float().cpu().numpy()
-        return outputs
+    def staged(batch: torch.Tensor) -> tuple[torch.Tensor, StageFeatures]:
+        return forward(batch), {}
 
-    outputs = []
+    return embed_stages(staged, source, rows, rows[:0], on_progress, workers)[0]
+
+
+def embed_stages(
+    forward: StagedForward,
+    source: ImageSource,
+    rows: NDArray[np.int64],
+    stage_rows: NDArray[np.int64],
+    on_progress: Callable[[int], None] = lambda done: None,
+    workers: int = 1,
+) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
+    """As `embed`, in the same pass with the averages at the stages' boundaries for `stage_rows`, some of `rows`.
+
+    Returns:
+        The outputs, shape (len(rows), dimensions), and by freeze depth the averages, shape (len(stage_rows), channels),
+        both in the order of `rows`. Averages of other rows are dropped at once.
+    """
+
+    def outputs_of(chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
+        output, stages = forward(source.batch(chosen, None, 0))
+        wanted = np.isin(chosen, stage_rows)
+        kept = {depth: _plain(tensor)[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
+        return _plain(output), kept
+
+    outputs: NDArray[np.float32] | None = None
+    averages: dict[int, list[NDArray[np.float32]]] = {}
     done = 0
     with _one_core_each(workers if source.device.type == "cpu" else 1) as pool:
-        for part in pool.map(outputs_of, batches(rows)):
-            outputs.append(part)
-            done += len(part)
+        for output, kept in pool.map(outputs_of, batches(rows, frozen_batch(source.device))):
+            if outputs is None:  # in place: parts that are joined at the end take the memory twice
+                outputs = np.empty((len(rows), output.shape[1]), dtype=np.float32)
+            outputs[done : done + len(output)] = output
+            for depth, features in kept.items():
+                averages.setdefault(depth, []).append(features)
+            done += len(output)
             on_progress(done)
-    return np.concatenate(outputs)
+    assert outputs is not None, "there is nothing to embed"
+    return outputs, {depth: np.concatenate(parts) for depth, parts in averages.items()}
+
+
+def _plain(tensor: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.flatten(1).float().cpu().numpy()
+    return array
 
 
 @contextmanager

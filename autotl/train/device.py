@@ -82,3 +82,13 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
     except (OSError, AttributeError):
         return
+
+
+def give_back_memory() -> None:
+    """Hand freed blocks back to the kernel, between one kind of work and the next; see `keep_freed_memory`."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,17 @@ import torch.nn.functional as F
 from filelock import Timeout
 from numpy.typing import NDArray
 
-from autotl.data.augment import Recipe, recipe_named
+from autotl.data.augment import recipe_named
 from autotl.data.pixels import open_store
 from autotl.models.backbone import Backbone, create
 from autotl.models.saved import ModelCard
 from autotl.models.split import DoesNotDivide, Split, divide
-from autotl.rundir import fingerprint
-from autotl.train.activations import CachedView, ImageSource, batches, seed_of, view_bytes, write_view
-from autotl.train.cache import DiskCache
+from autotl.train.activations import CachedView, ImageSource, batches, seed_of
 from autotl.train.device import compute, pick_device
-from autotl.train.frozen import Forward, Measured, fastest_between, fastest_prefix
 from autotl.train.metrics import all_metrics, estimate, score_of
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
 from autotl.train.task import TrainingTask
+from autotl.train.views import Views
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH = 64
@@ -94,16 +93,22 @@ class FineTuning:
         self._seed = seed_of(task.seed, *(f"{key}={config[key]}" for key in sorted(config)))
         torch.manual_seed(self._seed)
         self._labels, split = task.load_manifest()
-        self._train_rows = np.flatnonzero(np.isin(split, ("train", "val") if task.refit else ("train",)))
+        self._train_rows = np.flatnonzero(split == "train")
         self._val_rows = np.flatnonzero(split == "val")
+        self._files = task.backbones[config["backbone"]]
         self.backbone = self._make_backbone()
         store = open_store(Path(task.store))
         self._preprocessing = replace(self.backbone.preprocessing, store_size=store.size)
         self._source = ImageSource(store.open(), self._preprocessing, self.device, VIEW_SEED)
-        self._cache = DiskCache(Path(task.cache_dir), task.cache_limit)
-        self._fastest: Measured | None = None
-        self._views: dict[tuple[str, int], CachedView] = {}
         self._split = self._divide()
+        self._views = (
+            Views(task, self._files, self.backbone, self._split, self._source, self._late)
+            if self._split is not None
+            else None
+        )
+        self._seen_validation: CachedView | None = None
+        self._seen: dict[int, CachedView] = {}
+        self._uses: Counter[int] = Counter()
         self._optimizer = self._make_optimizer()
         self._class_weights = self._weigh_classes()
         self._evaluation_seconds = 0.0
@@ -113,9 +118,9 @@ class FineTuning:
     # -- setting up ----------------------------------------------------------------------------------------------
 
     def _make_backbone(self) -> Backbone:
-        files = self.task.backbones[self.config["backbone"]]
+        files = self._files
         state = None if self._scratch else Path(files.state)
-        backbone = create(self.config["backbone"], len(self.task.classes), state)
+        backbone = create(files.timm_name, len(self.task.classes), state)
         if files.head and not self._scratch:
             with np.load(files.head, allow_pickle=False) as head:  # LP-FT, arXiv 2202.10054
                 backbone.set_classifier(torch.from_numpy(head["weight"]), torch.from_numpy(head["bias"]))
@@ -127,6 +132,9 @@ class FineTuning:
         depth = self.config["freeze_depth"]
         if depth == 0:
             return None
+        if not self.task.cache_activations:
+            self.note = "the frozen stages run in every epoch: as asked"
+            return None
         example = self._source.batch(self._train_rows[:2], None, 0)
         try:
             return divide(self.backbone, depth, example)
@@ -135,9 +143,8 @@ class FineTuning:
             return None
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        files = self.task.backbones[self.config["backbone"]]
         # Adaptive optimisers: the rate grows with the square root of the batch (arXiv 2205.10287).
-        source = files.source_learning_rate * math.sqrt(self.config["batch_size"] / 32)
+        source = self._files.source_learning_rate * math.sqrt(self.config["batch_size"] / 32)
         groups = parameter_groups(
             self.backbone,
             source * self.config["learning_rate_factor"],
@@ -156,82 +163,60 @@ class FineTuning:
 
     # -- batches -------------------------------------------------------------------------------------------------
 
-    def _view(self, rows: NDArray[np.int64], part: str, number: int) -> CachedView | None:
-        """The cached prefix outputs, computed first if need be; None without a split or when the time is up."""
-        if self._split is None:
+    def _seconds_left(self) -> float:
+        return max(0.0, self.task.deadline - 1.2 * self._evaluation_seconds - time.time())
+
+    def _validation_view(self) -> CachedView | None:
+        """The validation images behind the frozen stages; None without a division or when the time is up."""
+        if self._views is None:
             return None
-        recipe = recipe_named(self.config["augmentation"]) if part == "train" else None
-        if (part, number) not in self._views:
-            key = self._key(rows, recipe, number)
-            size = view_bytes(self._split.shape, len(rows))
-            left = max(0.0, self.task.deadline - 1.2 * self._evaluation_seconds - time.time())
+        if self._seen_validation is None:
             try:
-                path = self._cache.get_or_build(
-                    key, size, lambda to: self._compute_view(to, key, rows, recipe), wait=left
-                )
+                self._seen_validation = self._views.get(self._val_rows, None, 0, self._seconds_left())
             except Timeout:  # another trial is still at it
                 return None
-            if path is None:
-                self._give_up_caching(f"there is no room for a view of {size / 2**30:.1f} GiB")
-                return None
-            self._views[part, number] = CachedView(path, self._split.shape)
-        return self._views[part, number]
+            if self._seen_validation is None:
+                self._give_up_caching(self._views.size(self._val_rows))
+        return self._seen_validation
 
-    def _key(self, rows: NDArray[np.int64], recipe: Recipe | None, number: int) -> dict[str, Any]:
-        """All that a view depends on."""
-        assert self._split is not None
-        return {
-            "kind": "activations",
-            "backbone": self.config["backbone"],
-            "weights": self.task.backbones[self.config["backbone"]].weights_sha256,
-            "depth": self._split.depth,
-            "recipe": "eval" if recipe is None else asdict(recipe),
-            "view": 0 if recipe is None or recipe.name == "none" else number,
-            "data": self.task.data_fingerprint,
-            "rows": fingerprint(rows.tolist()),
-            "preprocessing": self._preprocessing.to_json(),
-        }
+    def _training_view(self) -> CachedView | None:
+        """The view of this epoch: of those seen least, one that need not be computed, or that no other trial computes.
 
-    def _compute_view(self, path: Path, key: dict[str, Any], rows: NDArray[np.int64], recipe: Recipe | None) -> bool:
-        """Write a view; its images go through the frozen stages only from the deepest cached view below it on."""
-        assert self._split is not None
-        shallower = self._shallower_view(key)
-        if shallower is not None:
-            split, view = shallower
-            sample = view.rows(np.arange(min(2, len(rows)))).to(self.device).float()
-            between = fastest_between(split, self._split, sample, self.task.precision)
-            places = batches(np.arange(len(rows)))
-            tensors = (between.forward(view.rows(place).to(self.device).float()) for place in places)
-        else:
-            images = (self._source.batch(chosen, recipe, key["view"]) for chosen in batches(rows))
-            tensors = (self._prefix()(batch) for batch in images)
-        return write_view(path, self._split.shape, tensors, self._late)
-
-    def _prefix(self) -> Forward:
-        """The fastest exact way through the frozen stages, measured when it is first needed."""
-        if self._fastest is None:
-            assert self._split is not None
-            converted = self.task.backbones[self.config["backbone"]].converted
-            example = self._source.batch(self._train_rows[:8], None, 0)
-            path = Path(converted) if converted else None
-            self._fastest = fastest_prefix(self._split, example, self.task.precision, path, self.task.threads)
-        return self._fastest.forward
-
-    def _shallower_view(self, key: dict[str, Any]) -> tuple[Split, CachedView] | None:
-        for depth in range(key["depth"] - 1, 0, -1):
-            path = self._cache.get(key | {"depth": depth})
-            if path is not None:
-                try:
-                    split = divide(self.backbone, depth, self._source.batch(self._train_rows[:2], None, 0))
-                except DoesNotDivide:
-                    continue
-                return split, CachedView(path, split.shape)
+        Two trials that begin together thus compute different views, and each finds the other's afterwards.
+        """
+        views = self._views
+        if views is None:
+            return None
+        recipe = recipe_named(self.config["augmentation"])
+        count = 1 if recipe.name == "none" else self.task.n_views
+        rows = self._train_rows
+        order = sorted(
+            range(count),
+            key=lambda number: (
+                self._uses[number],
+                number not in self._seen and not views.is_cached(rows, recipe, number),
+                (number - self._seed) % count,
+            ),
+        )
+        for wait in (0.0, self._seconds_left()):
+            for number in order:
+                if number not in self._seen:
+                    try:
+                        view = views.get(rows, recipe, number, wait)
+                    except Timeout:
+                        continue
+                    if view is None:
+                        self._give_up_caching(views.size(rows))
+                        return None
+                    self._seen[number] = view
+                self._uses[number] += 1
+                return self._seen[number]
         return None
 
-    def _give_up_caching(self, reason: str) -> None:
+    def _give_up_caching(self, size: int) -> None:
         if not self._late():
-            self.note = f"the frozen stages run in every epoch: {reason}"
-            self._split = None
+            self.note = f"the frozen stages run in every epoch: there is no room for a view of {size / 2**30:.1f} GiB"
+            self._split = self._views = None
 
     def _to_precision(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.to(self.device)
@@ -264,9 +249,7 @@ class FineTuning:
         """
         begun = time.perf_counter()
         self.planned = self._plan_epochs()
-        recipe = self.config["augmentation"]
-        view_number = 0 if recipe == "none" else self.epoch % self.task.n_views
-        view = self._view(self._train_rows, "train", view_number)
+        view = self._training_view()
         cut = self._split is not None and view is None
         loss = float("nan")
         if not cut:
@@ -279,7 +262,7 @@ class FineTuning:
 
     def _plan_epochs(self) -> int:
         """Epochs this trial will have had: `max_t`, or as many as fit the time, so that its rates fall to zero."""
-        if self.epoch == 0:
+        if self.epoch == 0 or self.task.whole_schedule:
             return self.task.max_t
         left = (self.task.deadline - time.time()) / self._epoch_seconds
         return min(self.task.max_t, self.epoch + max(1, math.floor(left)))
@@ -319,7 +302,7 @@ class FineTuning:
 
     def validation_probabilities(self) -> NDArray[np.float32]:
         """Class probabilities of the validation images, shape (images, classes)."""
-        view = self._view(self._val_rows, "val", 0)
+        view = self._validation_view()
         if self._split is not None and view is None:
             raise OutOfTime("the time was up before the validation images were through the frozen stages")
         self.backbone.model.eval()
@@ -338,10 +321,14 @@ class FineTuning:
         self._evaluation_seconds = now - evaluated
         return EpochReport(self.epoch, score_of(metrics, self.task.metric), metrics, loss, now - begun, cut)
 
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The tensors that are trained, by name."""
+        return {name: tensor for name, tensor in self.backbone.model.named_parameters() if tensor.requires_grad}
+
     def card(self, report: EpochReport, trial_id: str) -> ModelCard:
         """The card of the model as it stands after `report`."""
         return ModelCard(
-            backbone=self.config["backbone"],
+            backbone=self.backbone.name,
             classes=self.task.classes,
             preprocessing=self._preprocessing.to_json(),
             freeze_depth=None if self._scratch else self.config["freeze_depth"],

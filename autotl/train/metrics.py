@@ -85,6 +85,26 @@ def score_of(metrics: dict[str, float], metric: str) -> float:
     return float("nan") if not np.isfinite(value) else -value if metric == "log_loss" else value
 
 
+def majority_score(metric: str, train_labels: NDArray[np.int64], labels: NDArray[np.int64], n_classes: int) -> float:
+    """The score on `labels` of the naive model that gives every image the class shares of the training images.
+
+    Its answer is therefore always the largest class. Larger is better, as in `score_of`; 0.5 for ROC AUC.
+
+    Args:
+        metric: one of `autotl.settings.METRICS`.
+        train_labels: shape (training images,).
+        labels: of the images it is scored on, shape (images,).
+        n_classes: labels lie in 0..n_classes - 1.
+    """
+    shares = np.bincount(train_labels, minlength=n_classes) / len(train_labels)
+    return score(metric, np.tile(shares, (len(labels), 1)), labels)
+
+
+def score(metric: str, probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
+    """One metric as a score, larger is better; NaN where it is not a finite number."""
+    return score_of({metric: _METRICS[metric](probabilities, labels)}, metric)
+
+
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion (doi:10.1080/01621459.1927.10502953).
 

@@ -17,7 +17,7 @@ from autotl.models.catalog import BackboneEntry
 from autotl.models.saved import ModelCard
 from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
 from autotl.result import Estimate
-from autotl.train.activations import ImageSource, embed
+from autotl.train.activations import ImageSource, embed_stages
 from autotl.train.cache import DiskCache
 from autotl.train.device import Precision, pick_device
 from autotl.train.frozen import fastest_embedding
@@ -39,6 +39,9 @@ class Prepared:
         engines: images a second, one batch at a time, and relative error of every way that was tried.
         rows: which images of the store were embedded.
         embeddings: float32, shape (len(rows), dimensions).
+        stage_rows: some of `rows`, ascending.
+        stage_features: what arrives at the stages' boundaries for those, averaged over places, by freeze depth
+            1..n_stages-1: float32, shape (len(stage_rows), channels). Depths without a boundary are missing.
         seconds: the embedding took.
         n_stages: freeze depths lie in 0..n_stages.
         preprocessing: plain, for a model card.
@@ -52,6 +55,8 @@ class Prepared:
     engines: dict[str, tuple[float, float]]
     rows: NDArray[np.int64]
     embeddings: NDArray[np.float32]
+    stage_rows: NDArray[np.int64]
+    stage_features: dict[int, NDArray[np.float32]]
     seconds: float
     n_stages: int
     preprocessing: dict[str, object]
@@ -62,7 +67,9 @@ class Prepared:
         return len(self.rows) / max(self.seconds, 1e-9)
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Embeddings of `rows`, all of which were embedded."""
+        """Embeddings of `rows`, all of which were embedded; not a copy where these are all there are."""
+        if np.array_equal(rows, self.rows):
+            return self.embeddings
         return self.embeddings[np.searchsorted(self.rows, rows)]
 
 
@@ -78,11 +85,13 @@ def prepare(
     passes: int,
     cache: DiskCache,
     on_progress: Callable[[int], None],
+    stage_rows: NDArray[np.int64] | None = None,
 ) -> Prepared:
     """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
 
     The embedding is done the fastest exact way there is, see `autotl.train.frozen`. `passes` says how often the
-    images will go through frozen stages, now and in trials.
+    images will go through frozen stages, now and in trials. `stage_rows` are the images, some of `rows`, for which the
+    stages' features are kept.
 
     Raises:
         BackboneError: if the weights are missing or do not fit.
@@ -95,11 +104,11 @@ def prepare(
     model.to(device, memory_format=torch.channels_last)
     source = ImageSource(store.open(), preprocessing, device, seed=0)
     sha256 = file_sha256(state)
-    backbone = wrap(entry.name, model)
+    backbone = wrap(entry.timm_name, model)
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if workers > 1 and device.type == "cpu" else threads)
     try:
-        engine, engines, converted = fastest_embedding(
+        engine, engines, converted, staged = fastest_embedding(
             backbone,
             source.batch(rows[:MEASURED_IMAGES], None, 0),
             precision,
@@ -111,7 +120,8 @@ def prepare(
     finally:
         torch.set_num_threads(threads)
     begun = time.perf_counter()
-    embeddings = embed(engine.forward, source, rows, on_progress, workers)
+    stage_rows = rows[:0] if stage_rows is None else np.sort(stage_rows)
+    embeddings, stage_features = embed_stages(staged, source, rows, stage_rows, on_progress, workers)
     seconds = time.perf_counter() - begun
     return Prepared(
         entry=entry,
@@ -122,6 +132,8 @@ def prepare(
         engines={one.name: (one.images_per_second, one.error) for one in engines},
         rows=rows,
         embeddings=embeddings,
+        stage_rows=stage_rows,
+        stage_features=stage_features,
         seconds=seconds,
         n_stages=backbone.n_stages,
         preprocessing=preprocessing.to_json(),
@@ -135,7 +147,7 @@ def save_head(probe: Probe, path: Path) -> None:
 
 def probe_state(prepared: Prepared, probe: Probe, n_classes: int) -> dict[str, torch.Tensor] | None:
     """The weights of the backbone with the probe as its classifier; None where its classifier is not linear."""
-    backbone = create(prepared.entry.name, n_classes, prepared.state)
+    backbone = create(prepared.entry.timm_name, n_classes, prepared.state)
     if not backbone.set_classifier(torch.from_numpy(probe.weight), torch.from_numpy(probe.bias)):
         return None
     state: dict[str, torch.Tensor] = backbone.model.state_dict()
@@ -153,7 +165,7 @@ def probe_card(
 ) -> ModelCard:
     """The card of the model that is a backbone with its linear probe."""
     return ModelCard(
-        backbone=prepared.entry.name,
+        backbone=prepared.entry.timm_name,
         classes=classes,
         preprocessing=dict(prepared.preprocessing),
         freeze_depth=prepared.n_stages,

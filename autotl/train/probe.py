@@ -13,6 +13,8 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths that are tried, on standardised features."""
 MAX_ITERATIONS = 200
 SMOOTHING = 0.1
+SIMILARITIES = 2**21
+"""Of nearest neighbours, computed at once: blocks of queries take the same memory however many images there are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +61,7 @@ def fit_probe(
         balanced: weigh classes inversely to their frequency.
     """
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    standard, val_standard = (features - mean) / scale, (val_features - mean) / scale
+    standard, val_standard = _standardised(features, mean, scale), _standardised(val_features, mean, scale)
     chosen: tuple[float, Features, Features, float] | None = None
     for strength, weight, bias in _path(standard, labels, balanced):
         own = softmax(val_standard @ weight.T + bias)[np.arange(len(val_labels)), val_labels]
@@ -74,8 +76,15 @@ def fit_probe(
 def fit_head(features: Features, labels: NDArray[np.int64], strength: float, *, balanced: bool = False) -> Probe:
     """Multinomial logistic regression at a given inverse regularisation strength; arguments as for `fit_probe`."""
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    ((_, weight, bias),) = _path((features - mean) / scale, labels, balanced, (strength,))
+    ((_, weight, bias),) = _path(_standardised(features, mean, scale), labels, balanced, (strength,))
     return _on_raw_features(weight, bias, mean, scale, strength)
+
+
+def _standardised(features: Features, mean: Features, scale: Features) -> Features:
+    """(features - mean) / scale, in the memory of one copy."""
+    standard = features - mean
+    standard /= scale
+    return standard
 
 
 def _on_raw_features(weight: Features, bias: Features, mean: Features, scale: Features, strength: float) -> Probe:
@@ -120,10 +129,11 @@ def knn_probabilities(
     reference, asked = unit(features), unit(queries)
     k = min(k, len(reference))
     result = np.zeros((len(asked), n_classes), dtype=np.float32)
-    for start in range(0, len(asked), 1024):
-        block = slice(start, start + 1024)
+    step = max(1, SIMILARITIES // len(reference))
+    for start in range(0, len(asked), step):
+        block = slice(start, start + step)
         similarity = asked[block] @ reference.T
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        nearest = np.argpartition(similarity, -k, axis=1)[:, -k:].copy()  # not a view that keeps the rest
         weight = np.exp((np.take_along_axis(similarity, nearest, axis=1) - 1) / 0.07)
         rows = np.arange(len(similarity))[:, None]
         np.add.at(result[block], (rows, labels[nearest]), weight)
@@ -136,5 +146,5 @@ def knn_probabilities(
 def unit(features: Features) -> Features:
     """Rows scaled to length 1."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    result: Features = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    result: Features = (features / np.maximum(lengths, 1e-12)).astype(np.float32, copy=False)
     return result

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotl.train.cost import NOT_MEASURED, StageSeconds
 from autotl.train.device import Precision
 
 
@@ -23,7 +24,10 @@ class BackboneFiles:
         head: its linear probe (npz with weight and bias), or "" where it has none to start from.
         source_learning_rate: at a batch of 32.
         n_stages: freeze depths lie in 0..n_stages.
-        seconds_per_image: measured evaluation time of one image on one core (or one GPU).
+        base_depth: from which the views of all deeper depths are computed; 0 for none.
+        seconds_per_image: of one image's frozen forward pass on one core (or one GPU), measured while embedding.
+        timm_name: what timm builds it by; its name in configs may be another.
+        stages: of one image's training step, stage by stage, on one core (or one GPU); only predictions need it.
     """
 
     weights_sha256: str
@@ -33,6 +37,9 @@ class BackboneFiles:
     source_learning_rate: float
     n_stages: int
     seconds_per_image: float
+    timm_name: str
+    stages: StageSeconds = NOT_MEASURED
+    base_depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +60,11 @@ class TrainingTask:
         cache_dir, cache_limit: of `autotl.train.cache.DiskCache`, bytes.
         data_fingerprint: stands for the images.
         seed: of weights and order.
-        refit: train on the validation images, too.
+        cache_activations: compute frozen stages once; without it they run in every epoch, on views that are new.
         deadline: time.time() at which training stops.
         threads: CPU threads of a trial.
         provenance: goes into the card of every saved model.
+        whole_schedule: the learning rates are those of `max_t` epochs, even where the time ends earlier.
     """
 
     run_dir: str
@@ -76,7 +84,8 @@ class TrainingTask:
     deadline: float
     threads: int
     provenance: dict[str, Any]
-    refit: bool = False
+    cache_activations: bool = True
+    whole_schedule: bool = False
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON types, to send to a worker."""
@@ -85,7 +94,10 @@ class TrainingTask:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> TrainingTask:
         """What `to_plain` gave."""
-        backbones = {name: BackboneFiles(**files) for name, files in plain["backbones"].items()}
+        backbones = {
+            name: BackboneFiles(**(files | {"stages": StageSeconds.from_plain(files["stages"])}))
+            for name, files in plain["backbones"].items()
+        }
         return cls(**(plain | {"backbones": backbones, "classes": tuple(plain["classes"])}))
 
     def load_manifest(self) -> tuple[NDArray[np.int64], NDArray[np.str_]]:

@@ -82,6 +82,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             worker=str(last.get("worker", "")),
             origin=self._search.origin(trial_id),
             note=str(last.get("note", "")),
+            expected_seconds=self._search.expected(trial_id),
         )
         self.records.append(record)
         self._run.append_trial(record.to_json())

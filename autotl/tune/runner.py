@@ -21,6 +21,7 @@ from autotl.rundir import RunDir, write_json
 from autotl.settings import Resources
 from autotl.space.search_space import Config, SearchSpace
 from autotl.train.task import TrainingTask
+from autotl.tune.pace import Pace, Predict, predictor
 
 log = logging.getLogger("autotl")
 
@@ -172,6 +173,7 @@ class SearchPlan:
         slots: at once.
         first_number: number of the first record; the probes come before.
         trainable: the class that runs trials; another one in tests.
+        predict: see `autotl.tune.pace`; from the costs in the task unless given.
     """
 
     run: RunDir
@@ -183,6 +185,7 @@ class SearchPlan:
     slots: Slots
     first_number: int = 0
     trainable: type | None = None
+    predict: Predict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +207,6 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         SearchError: if Ray Tune itself failed; the best model so far is in the run folder nevertheless.
     """
     from ray import tune
-    from ray.exceptions import RayError
-    from ray.tune.error import TuneError
 
     from autotl.tune.recorder import Recorder
     from autotl.tune.study import SCORE, StudySearch
@@ -222,6 +223,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         start_points=plan.start_points,
         deadline=plan.task.deadline - MIN_TRIAL_SECONDS,
         constants={TASK_KEY: str(task_file)},
+        pace=_pace(plan),
     )
     recorder = Recorder(plan.run, search, plan.first_number, on_trial)
     # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.
@@ -257,13 +259,20 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
     try:
         with _silenced():
             tuner.fit()
-    except (TuneError, RayError) as error:
-        raise SearchError(f"Ray Tune ended the search: {error}") from error
+    except Exception as error:  # whatever it is (a node out of memory, a full disk): the best model so far is there
+        raise SearchError(f"Ray Tune ended the search: {type(error).__name__}: {error}") from error
     finally:
         recorder.finish()
         shutil.rmtree(scratch, ignore_errors=True)
     done = search.finished or len(recorder.records) == plan.n_trials or time.time() >= plan.task.deadline
     return Searched(tuple(recorder.records), interrupted=not done)
+
+
+def _pace(plan: SearchPlan) -> Pace:
+    if plan.predict is not None:
+        return Pace(plan.predict, plan.task.max_t)
+    base_depths = {name: files.base_depth for name, files in plan.task.backbones.items()}
+    return Pace(predictor(plan.task), plan.task.max_t, base_depths)
 
 
 def _grace_period(wanted: int, max_t: int) -> int:

@@ -26,12 +26,13 @@ from ray.tune.search.optuna import OptunaSearch
 from autotl.result import Status
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SCRATCH_VALUES, Config, SearchSpace
+from autotl.tune.pace import Pace
 
 SCORE = "score"
-REFINEMENT_EPOCHS = 3.5
-"""Epochs that have to fit the time for a variation of the best trial, its start included."""
-NEW_TRIAL_FACTOR = 1.5
-"""A trial somewhere new may train more stages than the fastest so far: so many times its time has to be left."""
+SHORTEST = 4
+"""Epochs that have to fit the time for a variation of the best trial."""
+ASKS = 6
+"""Proposals that are looked at for one that fits the time left."""
 MAX_FAILURES = 20
 NEIGHBOUR_SPREAD = 0.5
 """Standard deviation of the logarithm of a varied rate."""
@@ -104,6 +105,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         start_points: configs tried first, in this order; they are clipped to the space.
         deadline: time.time() by which a proposed trial has to be through its first epoch.
         constants: added to every config, for the worker.
+        pace: says what trials will take.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         start_points: Sequence[Config],
         deadline: float,
         constants: Mapping[str, Any],
+        pace: Pace,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group=True, on purpose
@@ -127,13 +130,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._n_suggested = 0
         self.configs: dict[str, Config] = {}
         self.finished = False
-        self._needed = 0.0  # seconds of the fastest full trial so far; of the fastest first epoch before there is one
-        self._any_completed = False
-        self._epoch = math.inf  # seconds of the fastest epoch after that
+        self._pace = pace
+        self._expected: dict[str, float] = {}
         self._elapsed: dict[str, float] = {}
         self._shown: dict[str, Config] = {}  # like `configs`, but never taken out
         self._failures = 0  # in a row
-        self._best: tuple[float, Config] | None = None
+        self._scores: dict[str, float] = {}  # of every trial that trained, its best
         self._random = random.Random(seed)
         super().__init__(
             space=self._define,
@@ -153,35 +155,65 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return suggest_config(trial, self._search_space, self._n_stages, scratch_allowed=allowed)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next config, or that there is none because the time is up.
-
-        When there is no time for another full trial, the best one is varied instead: its views are cached.
-        """
+        """The next config that fits the time left, or that there is none."""
         left = self._deadline - time.time()
-        if self._failures >= MAX_FAILURES and self._best is None:
+        if self._failures >= MAX_FAILURES and not self._scores:
             left = 0.0  # what fails every time will go on failing
-        if left > NEW_TRIAL_FACTOR * self._needed:
-            self._enqueue(self._start_points.pop(0) if self._start_points else None, "advice")
-        elif self._best is not None and left > REFINEMENT_EPOCHS * self._epoch:
-            self._enqueue(self._neighbour(self._best[1]), "refinement")
-        else:
+        config = self._propose(trial_id, left) if left > 0 else None
+        if config is None:
             self.finished = True
             return str(Searcher.FINISHED)
-        config = super().suggest(trial_id)
-        assert config is not None
-        # Ray adds every name that was asked of Optuna, such as freeze_depth_of_9.
-        config = {parameter.name: config[parameter.name] for parameter in self._search_space.parameters}
         self._n_suggested += 1
         self._n_scratch += config["initial_weights"] == "scratch"
         self.configs[trial_id] = self._shown[trial_id] = dict(config)
         self._ot_trials[trial_id].set_user_attr("config", config)
+        self._expected[trial_id] = self._pace.expect(config)
+        self._pace.begin(trial_id, config)
         return {**config, **self._constants}
 
-    def _enqueue(self, point: Config | None, origin: str) -> None:
-        """Have the study propose `point` next."""
+    def _propose(self, trial_id: str, left: float) -> Config | None:
+        """A start point, a proposal of the sampler, or, when time is short, the best trial that fits varied."""
+        while self._start_points:
+            point = self._start_points.pop(0)
+            if self._fits(point, left) or self._n_suggested == 0:
+                return self._ask(trial_id, point, "advice")
+        proposal = self._ask_fitting(trial_id, left)
+        if proposal is not None:
+            return proposal
+        for best in sorted(self._scores, key=lambda name: -self._scores[name]):
+            if self._pace.expect(self._shown[best], min(SHORTEST, self._pace.max_t)) <= left:
+                return self._ask(trial_id, self._neighbour(self._shown[best]), "refinement")
+        return None
+
+    def _fits(self, config: Config, left: float) -> bool:
+        """Whether there is time for at least half of a trial's epochs; it then plans for what there is."""
+        return self._pace.expect(config, max(min(SHORTEST, self._pace.max_t), self._pace.max_t // 2)) <= left
+
+    def _ask_fitting(self, trial_id: str, left: float) -> Config | None:
+        """The sampler's next proposal that fits the time left; None if a few did not."""
+        for _ in range(ASKS):
+            config = self._ask(trial_id)
+            if self._fits(config, left):
+                return config
+            trial = self._ot_trials.pop(trial_id)
+            # An honest end for a proposal that was not tried; the sampler leaves failed trials out.
+            trial.set_user_attr("withdrawn", f"{self._pace.expect(config):.1f} s of {left:.1f} s left")
+            self._ot_study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def _ask(self, trial_id: str, point: Config | None = None, origin: str = "search") -> Config:
+        """The study's next proposal: `point`, or the sampler's own."""
         if point is not None:
             parameters = to_optuna(point, self._search_space, self._n_stages)
             self._ot_study.enqueue_trial(parameters, user_attrs={"origin": origin})
+        config = super().suggest(trial_id)
+        assert config is not None
+        # Ray adds every name that was asked of Optuna, such as freeze_depth_of_9.
+        return {parameter.name: config[parameter.name] for parameter in self._search_space.parameters}
+
+    def expected(self, trial_id: str) -> float | None:
+        """Seconds that were expected of a full trial when it was proposed."""
+        return self._expected.get(trial_id)
 
     def _neighbour(self, config: Config) -> Config:
         """A config with the same frozen stages and views, and rates and decays near those of `config`."""
@@ -200,18 +232,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         score = result.get(SCORE, math.nan)
         if trial_id not in self._completed_trials and math.isfinite(score):
             self._ot_trials[trial_id].report(score, int(result["epoch"]))
-        self._note_times(trial_id, result)
-        if result.get("epoch", 0) > 0 and math.isfinite(score) and (self._best is None or score > self._best[0]):
-            self._best = score, self._shown[trial_id]
-
-    def _note_times(self, trial_id: str, result: dict[str, Any]) -> None:
-        epoch, elapsed = result.get("epoch", 0), float(result.get("elapsed", math.nan))
-        before = self._elapsed.get(trial_id, math.nan)
-        self._elapsed[trial_id] = elapsed
-        if epoch == 1 and math.isfinite(elapsed) and not self._any_completed:
-            self._needed = min(self._needed or math.inf, elapsed)
-        elif epoch > 1 and math.isfinite(elapsed - before):
-            self._epoch = min(self._epoch, elapsed - before)
+        elapsed = self._elapsed[trial_id] = float(result.get("elapsed", math.nan))
+        self._pace.note(trial_id, int(result.get("epoch", 0)), elapsed)
+        if result.get("epoch", 0) > 0 and math.isfinite(score):
+            self._scores[trial_id] = max(score, self._scores.get(trial_id, score))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how a trial ended: with its best score, as pruned, or as failed."""
@@ -227,10 +251,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._failures += 1
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
         elif status is Status.COMPLETED:
-            elapsed = self._elapsed.get(trial_id, math.nan)
-            if math.isfinite(elapsed):
-                self._needed = min(self._needed, elapsed) if self._any_completed else elapsed
-                self._any_completed = True
             self._ot_study.tell(self._ot_trials[trial_id], best)
         else:
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.PRUNED)

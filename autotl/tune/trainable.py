@@ -16,7 +16,8 @@ from ray import tune
 from autotl.models.saved import offer
 from autotl.result import Status
 from autotl.rundir import RunDir
-from autotl.train.device import keep_freed_memory
+from autotl.train.device import give_back_memory, keep_freed_memory
+from autotl.train.finished import keep_finished
 from autotl.train.loop import EpochReport, FineTuning, OutOfTime
 from autotl.train.task import TrainingTask
 
@@ -52,6 +53,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         self._best: EpochReport | None = None
         self._note = ""
         self._fine_tuning: FineTuning | None = None
+        give_back_memory()
         torch.set_num_threads(self._task.threads)
 
     def step(self) -> dict[str, Any]:
@@ -80,17 +82,24 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         return report
 
     def _keep_best(self, report: EpochReport) -> None:
-        """Remember this trial's best epoch, and offer it to the run folder as the best of all.
+        """Remember this trial's best epoch; offer its last one to the run folder as the best of all.
 
         Epoch 0 is left out: it is the linear probe, which the run folder has, and a trial that only makes it worse
-        must not look as good as the probe to the sampler.
+        must not look as good as the probe to the sampler. Only a model whose rates have fallen to zero is offered,
+        and counts in place of a better one on the way: the best of many noisy epochs is mostly a lucky one.
         """
-        if report.epoch == 0 or not report.better_than(self._best):
-            return
-        self._best = report
         assert self._fine_tuning is not None
-        card = self._fine_tuning.card(report, self.trial_id)
-        offer(RunDir(Path(self._task.run_dir)), card, self._fine_tuning.backbone.model.state_dict)
+        if report.epoch == 0:
+            return
+        if self._status(report) is Status.COMPLETED:
+            self._best = report
+            card = self._fine_tuning.card(report, self.trial_id)
+            run = RunDir(Path(self._task.run_dir))
+            offer(run, card, self._fine_tuning.backbone.model.state_dict)
+            if self._config["initial_weights"] == "pretrained":
+                keep_finished(run.finished, card, self._fine_tuning.trained())
+        elif report.better_than(self._best):
+            self._best = report
 
     def _status(self, report: EpochReport) -> Status:
         assert self._fine_tuning is not None

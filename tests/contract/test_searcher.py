@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from autotl.space.files import load_space
 from autotl.space.search_space import PARAMETERS, Config, SearchSpace
+from autotl.tune.pace import Pace
 from autotl.tune.study import StudySearch
 
 N_STAGES = {"shallow": 5, "deep": 9}
@@ -160,4 +161,5 @@ class TestStudySearch(SearcherContract):
             start_points=start_points,
             deadline=deadline,
             constants=CONSTANTS,
+            pace=Pace(lambda config, epochs, views_from: 0.0, max_t=4),
         )

@@ -79,3 +79,16 @@ def test_a_store_without_its_shape_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pixels.u8").write_bytes(bytes(12))
     with pytest.raises(RunFolderError, match=r"pixels\.u8\.json: cannot be read"):
         open_store(tmp_path / "pixels.u8")
+
+
+def test_images_that_do_not_fit_the_queue_come_after(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotl.data.pixels.QUEUE", 3)
+    (folder / "broken.png").write_bytes(b"no image")
+    names = [*NAMES, "broken.png", *NAMES]
+    done: list[int] = []
+    store, decoded = build_store(folder, names, 16, folder / "cache/pixels.u8", 2, done.append)
+    pixels = store.open()
+    for place, colour in [*enumerate(COLOURS), *enumerate(COLOURS, 5)]:
+        assert (pixels[place] == colour).all()
+    assert list(decoded.unreadable) == ["broken.png"]
+    assert done == list(range(1, 10))

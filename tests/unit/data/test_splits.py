@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autotl.data.folder import Image, Listing
-from autotl.data.splits import make_dataset, stratified_holdout
+from autotl.data.splits import make_dataset, stratified_holdout, stratified_order
 
 
 def alone(labels: np.ndarray) -> np.ndarray:
@@ -145,3 +145,53 @@ def test_the_fingerprint_follows_files_and_split(tmp_path: Path) -> None:
     assert make_dataset(plain, 0.2, seed=1).fingerprint() != before
     (tmp_path / plain.images[0].path).write_bytes(b"other pixels")
     assert make_dataset(plain, 0.2, seed=0).fingerprint() != before
+
+
+def held_out_by_definition(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """The rule written down without regard to time: every group is looked for among all images."""
+    generator = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+
+    def leaves_some(together: np.ndarray) -> bool:
+        after = held | together
+        return all(not after[labels == label].all() for label in np.unique(labels[together]))
+
+    for label in np.unique(labels):
+        own = labels == label
+        wanted = min(max(1, round(fraction * own.sum())), own.sum() - 1)
+        order = [groups == group for group in generator.permutation(np.unique(groups[own]))]
+        for together in order:
+            already = held[own].sum()
+            if already < wanted and already + (together & own).sum() <= wanted and leaves_some(together):
+                held |= together
+        if not held[own].any():
+            held |= next((one for one in sorted(order, key=np.sum) if leaves_some(one)), held)
+    return held
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_choice_is_the_one_by_definition(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    n = int(generator.integers(4, 60))
+    labels = generator.integers(0, generator.integers(1, 5), n)
+    groups = generator.integers(0, generator.integers(1, 2 * n), n)  # many span classes
+    fraction = float(generator.uniform(0.05, 0.9))
+    expected = held_out_by_definition(labels, groups, fraction, seed)
+    np.testing.assert_array_equal(stratified_holdout(labels, groups, fraction, seed), expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_beginning_of_the_stratified_order_is_stratified(seed: int) -> None:
+    labels = np.repeat([0, 1, 2, 3], [400, 200, 40, 2])
+    order = stratified_order(labels, seed)
+    assert sorted(order) == list(range(642))
+    assert set(labels[order[:4]]) == {0, 1, 2, 3}
+    for size in (64, 160, 321):
+        counts = np.bincount(labels[order[:size]], minlength=4)
+        np.testing.assert_allclose(counts, np.bincount(labels) * size / 642, atol=2.5)
+
+
+def test_the_stratified_order_is_the_seeds() -> None:
+    labels = np.arange(60) % 3
+    np.testing.assert_array_equal(stratified_order(labels, 1), stratified_order(labels, 1))
+    assert not np.array_equal(stratified_order(labels, 1), stratified_order(labels, 2))

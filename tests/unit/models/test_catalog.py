@@ -176,6 +176,17 @@ def test_a_name_like_no_other_is_answered_with_the_list(name: str) -> None:
     assert message_of(name).endswith("\n    → see `autotl backbones list`")
 
 
+def test_the_name_of_an_own_source_is_answered_with_how_to_give_it() -> None:
+    assert "name that run as a source (source=RUN, --source RUN)" in message_of("birds/tf_efficientnet_lite0.in1k")
+
+
+def test_timm_knows_a_backbone_by_its_name_unless_told_otherwise() -> None:
+    entry = CATALOG["tf_efficientnet_lite0.in1k"]
+    assert entry.timm_name == entry.name
+    own = replace(entry, name=f"birds/{entry.name}")
+    assert (own.name, own.timm_name) == ("birds/tf_efficientnet_lite0.in1k", entry.name)
+
+
 def test_weights_in_a_file_of_your_own_replace_those_of_the_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

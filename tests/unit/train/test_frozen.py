@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autotl.models.backbone import Backbone, create
-from autotl.models.split import divide
+from autotl.models.split import boundaries, divide
 from autotl.train import frozen
 from autotl.train.cache import DiskCache
 from autotl.train.frozen import (
@@ -23,6 +23,7 @@ from autotl.train.frozen import (
     torch_forward,
     worth_converting,
 )
+from autotl.train.stages import StageTaps
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="the optional package openvino is not installed")
 
@@ -115,6 +116,16 @@ def test_openvino_gives_the_boundary_at_every_depth(
 
 
 @needs_openvino
+def test_openvino_gives_the_stages_in_the_same_pass(small: Backbone, images: torch.Tensor, converted: Path) -> None:
+    with torch.no_grad():
+        expected, stages = StageTaps(small.model, boundaries(small, images))(images)
+    output, found = OpenVinoModel(converted, "output", stages=True).with_stages(images)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dict(sorted(found.items())), stages, rtol=1e-4, atol=1e-4)
+    assert OpenVinoModel(converted, "output").with_stages(images)[1] == {}
+
+
+@needs_openvino
 def test_an_output_that_is_not_there_is_a_key_error(converted: Path) -> None:
     with pytest.raises(KeyError, match="depth-77"):
         OpenVinoModel(converted, "depth-77")
@@ -130,12 +141,15 @@ def test_without_openvino_torch_is_measured(
     small: Backbone, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "has_openvino", lambda: False)
-    chosen, measured, converted = fastest_embedding(
+    chosen, measured, converted, staged = fastest_embedding(
         small, images, "bf16", weights_sha256="sha", n_images=10**6, workers=1, cache=DiskCache(tmp_path)
     )
     assert [one.name for one in measured] == ["torch-fp32", "torch-bf16"]
     assert chosen.error <= frozen.TOLERANCE
     assert converted is None
+    output, stages = staged(images)
+    torch.testing.assert_close(output, chosen.forward(images))
+    assert sorted(stages) == list(range(1, small.n_stages))
 
 
 def test_a_prefix_is_the_boundary_s_input(small: Backbone, images: torch.Tensor) -> None:
@@ -166,3 +180,22 @@ def test_a_conversion_leaves_nothing_but_its_entry(converted: Path) -> None:
 def test_a_converted_model_that_is_gone_is_done_without(small: Backbone, images: torch.Tensor, tmp_path: Path) -> None:
     split = divide(small, 2, images[:2])
     assert fastest_prefix(split, images, "fp32", tmp_path / "gone.bin", 1).name == "torch-fp32"
+
+
+@needs_openvino
+@pytest.mark.parametrize("reason", ["KeyboardInterrupt: <EMPTY MESSAGE>", "no rule for this operation"])
+def test_ctrl_c_in_a_conversion_is_not_taken_for_a_model_that_cannot_be_converted(
+    small: Backbone, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    import openvino
+
+    def convert_model(*args: object, **kwargs: object) -> None:
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr(openvino, "convert_model", convert_model)
+    key = conversion_key(small.name, "sha", 64)
+    if reason.startswith("KeyboardInterrupt"):
+        with pytest.raises(KeyboardInterrupt):
+            convert(small, images, DiskCache(tmp_path), key)
+    else:
+        assert convert(small, images, DiskCache(tmp_path), key) is None

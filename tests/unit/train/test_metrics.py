@@ -17,6 +17,7 @@ from autotl.train.metrics import (
     estimate,
     f1_macro,
     log_loss,
+    majority_score,
     roc_auc,
     score_of,
     wilson_interval,
@@ -180,3 +181,24 @@ def test_bootstrap_skips_draws_without_an_area_under_the_curve() -> None:
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     found = estimate("roc_auc", probabilities, np.array([0, 1, 0]))
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("accuracy", 0.5),
+        ("balanced_accuracy", 1 / 3),
+        ("f1_macro", 2 / 3 / 3),  # precision 1/2, recall 1 for the largest class; 0 for the others
+        ("log_loss", -(0.5 * math.log(1 / 0.6) + 0.25 * math.log(1 / 0.3) + 0.25 * math.log(1 / 0.1))),
+        ("roc_auc", 0.5),
+    ],
+)
+def test_the_naive_model_knows_only_the_shares_of_the_training_images(metric: str, expected: float) -> None:
+    train = np.repeat([2, 0, 1], [6, 3, 1])
+    labels = np.array([2, 2, 0, 1])
+    assert majority_score(metric, train, labels, 3) == pytest.approx(expected)
+
+
+def test_a_class_without_training_images_costs_the_naive_model_much_but_not_everything() -> None:
+    score = majority_score("log_loss", np.array([0, 0]), np.array([0, 1]), 2)
+    assert score == pytest.approx(math.log(1e-7) / 2)

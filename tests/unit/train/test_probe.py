@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from autotl.train.probe import SMOOTHING, STRENGTHS, fit_head, fit_probe, knn_probabilities, softmax, unit
+from autotl.train.probe import SIMILARITIES, SMOOTHING, STRENGTHS, fit_head, fit_probe, knn_probabilities, softmax, unit
 
 
 def blobs(n_classes: int, seed: int, n: int = 90, dimensions: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -153,3 +154,51 @@ def test_a_head_of_a_given_strength_is_the_probe_that_chose_it() -> None:
     probe = fit_probe(features[:40], labels[:40], features[40:], labels[40:], 3)
     head = fit_head(features[:40], labels[:40], probe.strength)
     np.testing.assert_allclose(head.probabilities(features), probe.probabilities(features), atol=0.02)
+
+
+def test_neighbours_do_not_depend_on_how_many_are_looked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, labels = blobs(3, 0)
+    queries, _ = blobs(3, 1)
+    at_once = knn_probabilities(train, labels, queries, 3)
+    monkeypatch.setattr("autotl.train.probe.SIMILARITIES", 4 * len(train))
+    np.testing.assert_allclose(knn_probabilities(train, labels, queries, 3), at_once, rtol=1e-5)
+
+
+def test_neighbours_of_many_images_take_the_memory_of_a_block() -> None:
+    generator = np.random.default_rng(0)
+    train, queries = (generator.normal(size=(n, 4)).astype(np.float32) for n in (20_000, 600))
+    tracemalloc.start()
+    try:
+        knn_probabilities(train, np.arange(len(train)) % 2, queries, 2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Similarities, those of the block before, and their order: 16 bytes a pair; all pairs at once take 144 MB.
+    assert peak < 16 * SIMILARITIES * 1.5
+
+
+@pytest.mark.parametrize("strength", [None, 0.01])
+def test_a_probe_of_many_images_takes_the_memory_of_one_more_copy(strength: float | None) -> None:
+    features, labels = blobs(2, 0, n=20_000, dimensions=100)
+    val, val_labels = blobs(2, 1, n=50, dimensions=100)
+    fit_head(val, val_labels, 0.01)  # imports scikit-learn
+    tracemalloc.start()
+    try:
+        if strength is None:
+            fit_probe(features, labels, val, val_labels, 2)
+        else:
+            fit_head(features, labels, strength)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * features.nbytes
+
+
+def test_features_are_left_as_they_are() -> None:
+    train, labels = blobs(3, 0)
+    val, val_labels = blobs(3, 1)
+    before = train.copy(), val.copy()
+    fit_probe(train, labels, val, val_labels, 3)
+    unit(train)
+    np.testing.assert_array_equal(train, before[0])
+    np.testing.assert_array_equal(val, before[1])

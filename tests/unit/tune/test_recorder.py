@@ -15,6 +15,7 @@ from ray import tune
 from autotl.result import Status, TrialRecord
 from autotl.rundir import RunDir
 from autotl.space.files import load_space
+from autotl.tune.pace import Pace
 from autotl.tune.recorder import Recorder
 from autotl.tune.study import StudySearch
 
@@ -27,13 +28,16 @@ class Trial:
     error_file: str | None = None
 
 
+PACE = Pace(lambda config, epochs, views_from: 2.0 * epochs, max_t=4)
+
+
 class Stage:
     """A recorder with a search behind it; the test plays Ray."""
 
     def __init__(self, path: Path, first_number: int = 0) -> None:
         space = load_space("quick").narrow(backbone=("net",))
         point = space.clip({}, {"net": 8})
-        self.search = StudySearch(space, {"net": 8}, path / "journal", "run", 0, [point], math.inf, {})
+        self.search = StudySearch(space, {"net": 8}, path / "journal", "run", 0, [point], math.inf, {}, PACE)
         self.run = RunDir(path)
         self.heard: list[TrialRecord] = []
         self.recorder = Recorder(self.run, self.search, first_number, self.heard.append)
@@ -85,6 +89,7 @@ def test_a_completed_trial_is_recorded_with_all_it_reported(stage: Stage) -> Non
             error="",
             worker="host:7",
             origin="advice",
+            expected_seconds=8.0,
         )
     ]
 

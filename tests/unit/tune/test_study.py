@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from autotl.space.files import load_space, shipped_names
 from autotl.space.search_space import PARAMETERS, SearchSpace
+from autotl.tune.pace import Pace
 from autotl.tune.study import StudySearch, depth_name, suggest_config, to_optuna
 
 STAGES = {"shallow": 5, "deep": 9}
@@ -64,6 +65,7 @@ def make(tmp_path: Path) -> Make:
             "start_points": (),
             "deadline": FAR_AWAY,
             "constants": {},
+            "pace": Pace(lambda config, epochs, views_from: 0.0, max_t=4),
         }
         return StudySearch(**(plain | changes))
 
@@ -74,6 +76,11 @@ def reopened(tmp_path: Path) -> optuna.Study:
     return optuna.load_study(
         study_name="run-1", storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
     )
+
+
+def tried(tmp_path: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the study without the proposals that were withdrawn."""
+    return [trial for trial in reopened(tmp_path).trials if "withdrawn" not in trial.user_attrs]
 
 
 def result(status: str, best: float = math.nan, score: float = math.nan, epoch: int = 1) -> dict[str, Any]:
@@ -276,7 +283,7 @@ def test_a_completed_trial_keeps_its_best_score(make: Make, tmp_path: Path) -> N
     for epoch, score in enumerate([0.5, 0.9, 0.7]):
         search.on_trial_result("t0", result("stopped", score=score, epoch=epoch))
     search.on_trial_complete("t0", result("completed", best=0.9, score=0.7, epoch=2))
-    (trial,) = reopened(tmp_path).trials
+    (trial,) = tried(tmp_path)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
     assert trial.intermediate_values == {0: 0.5, 1: 0.9, 2: 0.7}
 
@@ -287,7 +294,7 @@ def test_a_trial_that_was_stopped_or_cut_is_pruned(make: Make, tmp_path: Path, s
     search.suggest("t0")
     search.on_trial_result("t0", result("stopped", best=0.6, score=0.6))
     search.on_trial_complete("t0", result(status, best=0.6, score=0.6))
-    (trial,) = reopened(tmp_path).trials
+    (trial,) = tried(tmp_path)
     assert trial.state is TrialState.PRUNED
     assert trial.intermediate_values == {1: 0.6}
 
@@ -299,7 +306,7 @@ def test_a_score_that_is_not_finite_fails_the_trial(make: Make, tmp_path: Path, 
     search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
     search.on_trial_result("t0", result("failed", score=best, epoch=1))
     search.on_trial_complete("t0", result("completed", best=best))
-    (trial,) = reopened(tmp_path).trials
+    (trial,) = tried(tmp_path)
     assert trial.state is TrialState.FAIL
     assert trial.intermediate_values == {0: 0.4}
 
@@ -315,7 +322,7 @@ def test_a_trial_that_crashed_fails_and_keeps_its_scores(
     search.suggest("t0")
     search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
     search.on_trial_complete("t0", last, error=error)
-    (trial,) = reopened(tmp_path).trials
+    (trial,) = tried(tmp_path)
     assert trial.state is TrialState.FAIL
     assert trial.intermediate_values == {0: 0.4}
 
@@ -326,7 +333,7 @@ def test_a_trial_ends_once(make: Make, tmp_path: Path) -> None:
     search.on_trial_complete("t0", result("completed", best=0.9))
     search.on_trial_complete("t0", result("failed"), error=True)
     search.on_trial_result("t0", result("stopped", score=0.1, epoch=5))
-    (trial,) = reopened(tmp_path).trials
+    (trial,) = tried(tmp_path)
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.9, {})
 
 
@@ -342,9 +349,9 @@ def test_the_journal_can_be_opened_again(make: Make, tmp_path: Path) -> None:
         search.on_trial_complete(f"t{place}", result("completed", best=0.1 * place))
     opened = reopened(tmp_path)
     assert opened.direction is optuna.study.StudyDirection.MAXIMIZE
-    assert [trial.state for trial in opened.trials] == [TrialState.COMPLETE] * 4
+    assert [trial.state for trial in tried(tmp_path)] == [TrialState.COMPLETE] * 4
     assert opened.best_value == pytest.approx(0.3)
-    first = opened.trials[0].user_attrs
+    first = tried(tmp_path)[0].user_attrs
     assert first["origin"] == "advice"
     assert {name: first["config"][name] for name in PARAMETERS} == POINT
 
@@ -354,7 +361,7 @@ def test_two_runs_in_one_journal_are_two_studies(make: Make, tmp_path: Path) -> 
     other = make(study_name="run-2")
     other.suggest("t0")
     other.suggest("t1")
-    assert len(reopened(tmp_path).trials) == 1
+    assert len(tried(tmp_path)) == 1
 
 
 def test_ray_gets_no_pickle_of_the_study(make: Make, tmp_path: Path) -> None:
@@ -365,23 +372,51 @@ def test_ray_gets_no_pickle_of_the_study(make: Make, tmp_path: Path) -> None:
         search.restore(str(tmp_path / "state.pkl"))
 
 
+def by_depth(config: dict[str, Any], epochs: int, views_from: int) -> float:
+    """Ten seconds for the views, and an epoch that is longer the less is frozen."""
+    return (0.0 if views_from == config["freeze_depth"] else 10.0) + epochs * (10.0 - config["freeze_depth"])
+
+
 def test_when_time_is_short_the_best_trial_is_varied(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
-    search = make(deadline=100.0, start_points=[POINT])
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(6, 6), initial_weights=("pretrained",))
+    pace = Pace(by_depth, max_t=10)
+    search = make(space=narrow, deadline=100.0, start_points=[POINT | {"freeze_depth": 6}], pace=pace)
     best = search.suggest("t0")
-    for epoch in range(1, 5):
-        search.on_trial_result("t0", {"score": 0.9, "epoch": epoch, "elapsed": 40.0 + 5.0 * epoch, "status": "stopped"})
+    search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 26.0, "status": "stopped"})
     search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
-    now[0] = 80.0  # a full trial took 60 s, an epoch of it 5 s
+    now[0] = 83.0  # half a trial takes 20 s with its views cached, four epochs 16
     varied = search.suggest("t1")
     fixed = ("backbone", "freeze_depth", "augmentation", "batch_size")
     assert {name: varied[name] for name in fixed} == {name: best[name] for name in fixed}
     assert varied["learning_rate_factor"] != best["learning_rate_factor"]
     assert search.origin("t1") == "refinement"
-    now[0] = 90.0
+    now[0] = 85.0
     assert search.suggest("t2") == "FINISHED"
     assert search.finished
+
+
+def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    pace = Pace(by_depth, max_t=4)
+    # 4 epochs and the views: 10 + 4 * 10 at depth 0, 14 at depth 9. With 25 s left, only depths from 7 on fit.
+    search = make(deadline=25.0, pace=pace, start_points=[POINT | {"freeze_depth": 9}])
+    configs = [search.suggest(f"t{place}") for place in range(6)]
+    assert all(config["freeze_depth"] >= 7 for config in configs if config != "FINISHED")
+    assert sum(config != "FINISHED" for config in configs) > 2
+    withdrawn = [trial for trial in reopened(tmp_path).trials if "withdrawn" in trial.user_attrs]
+    assert {trial.state for trial in withdrawn} == {TrialState.FAIL}
+
+
+def test_the_first_start_point_is_tried_even_if_it_may_not_fit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[POINT])
+    assert search.suggest("t0") != "FINISHED"
+    assert search.expected("t0") == 10.0 + 4 * (10.0 - POINT["freeze_depth"])
+    assert search.suggest("t1") == "FINISHED"
 
 
 def test_the_result_with_which_a_trial_ends_counts(make: Make, tmp_path: Path) -> None:
@@ -390,7 +425,7 @@ def test_the_result_with_which_a_trial_ends_counts(make: Make, tmp_path: Path) -
     search.on_trial_result("t0", {"score": 0.9, "epoch": 0, "elapsed": 1.0, "status": "stopped"})
     last = {"score": 0.7, "epoch": 1, "elapsed": 2.0, "status": "stopped", "best_score": 0.7}
     search.on_trial_complete("t0", last)  # Ray does not call on_trial_result with it
-    (trial,) = reopened(tmp_path).trials
+    (trial,) = tried(tmp_path)
     assert trial.intermediate_values == {0: 0.9, 1: 0.7}
 
 

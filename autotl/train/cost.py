@@ -1,0 +1,238 @@
+"""What a trial will take: the stages of a backbone timed once on the user's machine, and arithmetic from there.
+
+One training step under observation gives the time to every stage's boundary, forwards and backwards. A trial at
+freeze depth d pays for the stages from d on in every epoch, and for those below it once a cached view.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from autotl.models.backbone import Backbone, create
+from autotl.train.device import Precision, compute, pick_device
+
+ROUNDS = 2
+MEASURED_IMAGES = 8
+"""Of one training step."""
+START_SECONDS = 0.7
+"""Making a model, loading its weights, dividing it."""
+IMAGE_SECONDS = 0.0004
+"""Making an augmented view of one image, of 224 pixels, on one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeconds:
+    """Seconds an image on one core (or one GPU), in the precision that trials use.
+
+    Attributes:
+        forward: until the boundary of every depth 0..n_stages is reached, and to the output; length n_stages + 2.
+        backward: from the loss back to the boundary of every depth 0..n_stages; length n_stages + 1.
+        numbers: in what passes the boundary of every depth 0..n_stages, an image; 0 where nothing does.
+    """
+
+    forward: tuple[float, ...]
+    backward: tuple[float, ...]
+    numbers: tuple[int, ...]
+
+    def train(self, depth: int) -> float:
+        """A training step above freeze depth `depth`, an image."""
+        return self.evaluate(depth) + self.backward[depth]
+
+    def evaluate(self, depth: int) -> float:
+        """A forward pass above freeze depth `depth`, an image."""
+        return self.forward[-1] - self.forward[depth]
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> StageSeconds:
+        """What `dataclasses.asdict` made of it."""
+        return cls(tuple(plain["forward"]), tuple(plain["backward"]), tuple(plain["numbers"]))
+
+    def share_below(self, depth: int) -> float:
+        """The share of a whole forward pass that lies below freeze depth `depth`."""
+        return self.forward[depth] / self.forward[-1]
+
+
+NOT_MEASURED = StageSeconds((), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSize:
+    """What the time of a trial depends on, besides its backbone and depth: images, epochs, views and cores."""
+
+    n_train: int
+    n_val: int
+    epochs: int
+    n_views: int
+    threads: int
+
+
+def epoch_seconds(stages: StageSeconds, depth: int, size: TrialSize) -> float:
+    """An epoch from cached views (or of the whole model at depth 0), with its validation."""
+    train = stages.train(depth) + (IMAGE_SECONDS if depth == 0 else 0.0)
+    return (size.n_train * train + size.n_val * stages.evaluate(depth)) / size.threads
+
+
+def trial_seconds(
+    stages: StageSeconds, depth: int, size: TrialSize, frozen_seconds_per_image: float, views_from: int = 0
+) -> float:
+    """A whole trial.
+
+    Args:
+        stages: of its backbone.
+        depth: its freeze depth.
+        size: of the trial.
+        frozen_seconds_per_image: a whole frozen forward pass on one core.
+        views_from: the depth at which its views are cached: `depth` if they need not be computed, 0 if from the images.
+    """
+    epochs = size.epochs * epoch_seconds(stages, depth, size)
+    images = min(size.n_views, size.epochs) * size.n_train + size.n_val
+    share = stages.share_below(depth) - stages.share_below(views_from)
+    an_image = frozen_seconds_per_image * share + (IMAGE_SECONDS if views_from == 0 < depth else 0.0)
+    return START_SECONDS + images * an_image / size.threads + epochs
+
+
+def base_depth(stages: StageSeconds, lowest: int, images: int, limit: int) -> int:
+    """The shallowest depth from `lowest` on whose views of `images` images (over all views) take `limit` bytes at most.
+
+    0 if there is none. Views of deeper depths are then computed from those, see `autotl.train.views`.
+    """
+    depths = range(max(1, lowest), len(stages.numbers))
+    fits = (depth for depth in depths if 0 < 2 * stages.numbers[depth] * images <= limit)
+    return next(fits, 0)
+
+
+def measure_backbones(
+    backbones: Mapping[str, tuple[str, Path]], n_classes: int, precision: Precision
+) -> dict[str, StageSeconds]:
+    """Time a training step of each backbone, one after the other: a whole model's step takes much memory.
+
+    Args:
+        backbones: timm's full name and the weights, written by `autotl.models.weights.save_state`, by name.
+        n_classes: outputs of the classifier.
+        precision: what trials compute in.
+    """
+    device = pick_device()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if device.type == "cpu" else threads)
+    measured = {}
+    try:
+        for name, (timm_name, state) in backbones.items():
+            backbone = create(timm_name, n_classes, state)
+            backbone.model.to(device, memory_format=torch.channels_last)
+            side = backbone.preprocessing.input_size
+            images = torch.rand(MEASURED_IMAGES, 3, side, side, device=device)
+            batch = images.contiguous(memory_format=torch.channels_last)
+            measured[name] = measure_stages(backbone, batch, precision)
+    finally:
+        torch.set_num_threads(threads)
+    return measured
+
+
+def measure_stages(backbone: Backbone, batch: torch.Tensor, precision: Precision) -> StageSeconds:
+    """Time one training step of the whole model, the best of `ROUNDS`.
+
+    On a CPU in the time of the calling thread, which other programs do not change; torch has to be set to one thread.
+
+    Args:
+        backbone: on its device; all of it is left trainable, in training mode.
+        batch: normalised images on the same device, shape (n, 3, size, size).
+        precision: what trials compute in.
+    """
+    backbone.freeze(0)
+    backbone.train_mode(keep_statistics=True)
+    rounds = [_Step(backbone, batch.device, precision).run(batch) for _ in range(ROUNDS)]
+    best = min(rounds, key=lambda one: one.train(0))
+    return replace(
+        best,
+        forward=tuple(t / len(batch) for t in best.forward),
+        backward=tuple(t / len(batch) for t in best.backward),
+    )
+
+
+class _Step:
+    """One training step with a note of the time at every boundary."""
+
+    def __init__(self, backbone: Backbone, device: torch.device, precision: Precision) -> None:
+        self._backbone = backbone
+        self._device = device
+        self._precision = precision
+        self._forward = [math.nan] * (backbone.n_stages + 1)
+        self._backward = [math.nan] * (backbone.n_stages + 1)
+        self._numbers = [0] * (backbone.n_stages + 1)
+        self._reached = -1
+
+    def run(self, batch: torch.Tensor) -> StageSeconds:
+        handles = [
+            module.register_forward_pre_hook(self._hook(stage)) for module, stage in _leaves_with_stages(self._backbone)
+        ]
+        try:
+            with compute(self._device, self._precision):
+                begun = self._now()
+                output = self._backbone.model(batch).flatten(1).float()
+                forward = self._now() - begun
+                loss = F.mse_loss(output, torch.zeros_like(output))
+            turned = self._now()
+            loss.backward()  # type: ignore[no-untyped-call]
+            backward = self._now() - turned
+        finally:
+            for handle in handles:
+                handle.remove()
+        # Boundaries that nothing passes (a classifier without weights, stages without modules of their own) cost
+        # what those around them cost.
+        ahead = _filled([0.0, *(t - begun for t in self._forward[1:])], last=forward)
+        back = _filled([backward, *(t - turned for t in self._backward[1:])], last=0.0)
+        return StageSeconds((*ahead, forward), tuple(back), tuple(self._numbers))
+
+    def _hook(self, stage: int) -> Callable[[Any, tuple[Any, ...]], None]:
+        def note(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+            if stage <= self._reached:
+                return
+            now = self._now()
+            for depth in range(self._reached + 1, stage + 1):
+                self._forward[depth] = now
+                if args and isinstance(args[0], torch.Tensor):
+                    self._numbers[depth] = args[0][0].numel()
+                if args and isinstance(args[0], torch.Tensor) and args[0].requires_grad:
+                    args[0].register_hook(self._note_backward(depth))  # type: ignore[no-untyped-call]
+            self._reached = stage
+
+        return note
+
+    def _note_backward(self, depth: int) -> Callable[[torch.Tensor], None]:
+        def note(gradient: torch.Tensor) -> None:
+            self._backward[depth] = self._now()
+
+        return note
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            return time.perf_counter()
+        return time.thread_time()  # on CPUs the backward pass runs in the calling thread, too
+
+
+def _leaves_with_stages(backbone: Backbone) -> list[tuple[torch.nn.Module, int]]:
+    """Every module that owns parameters, with the lowest of their stages; the classifier counts as the last."""
+    found = []
+    for name, module in backbone.model.named_modules():
+        own = [backbone.stage_of[f"{name}.{p}" if name else p] for p, _ in module.named_parameters(recurse=False)]
+        if own and name:
+            found.append((module, min(backbone.n_stages if stage is None else stage for stage in own)))
+    return found
+
+
+def _filled(times: list[float], last: float) -> list[float]:
+    """`times` with every NaN replaced by the value after it, in the end by `last`."""
+    filled, after = [], last
+    for value in reversed(times):
+        after = after if math.isnan(value) else value
+        filled.append(after)
+    return filled[::-1]

@@ -1,0 +1,85 @@
+"""How long trials take: predicted from the cost of a backbone's stages, corrected by what trials took."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+
+from autotl.space.search_space import Config
+from autotl.train.cost import TrialSize, trial_seconds
+from autotl.train.task import TrainingTask
+
+Predict = Callable[[Config, int, int], float]
+"""Seconds of a trial with a config, after so many epochs, with its views cached at so great a depth (0: not at all)."""
+
+
+def predictor(task: TrainingTask) -> Predict:
+    """The prediction for the trials of a run, from the costs of the stages in its task."""
+    _, split = task.load_manifest()
+    n_train, n_val = int((split == "train").sum()), int((split == "val").sum())
+
+    def predict(config: Config, epochs: int, views_from: int) -> float:
+        files = task.backbones[config["backbone"]]
+        views = 1 if config["augmentation"] == "none" else task.n_views
+        size = TrialSize(n_train, n_val, epochs, views, task.threads)
+        return trial_seconds(files.stages, config["freeze_depth"], size, files.seconds_per_image, views_from)
+
+    return predict
+
+
+class Pace:
+    """Expected seconds of trials.
+
+    The prediction knows the machine only from a single step of training. What it leaves out (other programs, memory
+    bandwidth shared by the slots) is the same for all trials: every prediction is multiplied with the median ratio of
+    the time trials took to what was predicted for them.
+
+    Args:
+        predict: the prediction.
+        max_t: epochs of a full trial.
+        base_depths: by backbone, from which the views of deeper depths are computed.
+    """
+
+    def __init__(self, predict: Predict, max_t: int, base_depths: Mapping[str, int] | None = None) -> None:
+        self.max_t = max_t
+        self._predict = predict
+        self._base_depths = dict(base_depths or {})
+        self._cached: dict[tuple[str, str], set[int]] = {}  # depths by backbone and augmentation
+        self._trials: dict[str, tuple[Config, int]] = {}
+        self._ratios: dict[str, float] = {}
+
+    @property
+    def factor(self) -> float:
+        """How many times as long as predicted trials take."""
+        return statistics.median(self._ratios.values()) if self._ratios else 1.0
+
+    def expect(self, config: Config, epochs: int | None = None) -> float:
+        """Seconds that a trial with `config` would take now, for so many epochs (None: a full trial)."""
+        epochs = self.max_t if epochs is None else epochs
+        return self.factor * self._predict(config, epochs, self._views_from(config))
+
+    def begin(self, trial_id: str, config: Config) -> None:
+        """A trial begins; from now on its views, and those they are computed from, count as cached."""
+        self._trials[trial_id] = config, self._views_from(config)
+        depths = self._cached.setdefault(_views(config), set())
+        depths |= {config["freeze_depth"], min(config["freeze_depth"], self._base_depths.get(config["backbone"], 0))}
+
+    def note(self, trial_id: str, epoch: int, elapsed: float) -> None:
+        """A trial has taken `elapsed` seconds for `epoch` epochs."""
+        if epoch < 1 or trial_id not in self._trials or not math.isfinite(elapsed):
+            return
+        config, views_from = self._trials[trial_id]
+        predicted = self._predict(config, epoch, views_from)
+        if predicted > 0:
+            self._ratios[trial_id] = elapsed / predicted
+
+    def _views_from(self, config: Config) -> int:
+        """The deepest depth, up to that of `config`, at which its views are cached; 0 if at none."""
+        depths = self._cached.get(_views(config), set())
+        return max((depth for depth in depths if depth <= config["freeze_depth"]), default=0)
+
+
+def _views(config: Config) -> tuple[str, str]:
+    """What decides, besides the depth, which cached views a trial uses."""
+    return str(config["backbone"]), str(config["augmentation"])
