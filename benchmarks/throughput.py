@@ -13,6 +13,8 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import torch.nn.functional as F
 
 from autotl.data.augment import recipe_named
 from autotl.data.decode import IMAGE_SUFFIXES
-from autotl.data.pixels import build_store
+from autotl.data.pixels import PixelStore, build_store
 from autotl.models.backbone import Backbone, create, preprocessing_of
 from autotl.models.catalog import find_entry
 from autotl.models.split import divide
@@ -30,11 +32,14 @@ from autotl.models.weights import load_pretrained, locate
 from autotl.train.activations import BATCH, ImageSource
 from autotl.train.cache import DiskCache
 from autotl.train.device import compute, keep_freed_memory
-from autotl.train.prepare import prepare
+from autotl.train.frozen import Forward, OpenVinoModel, torch_forward
+from autotl.train.prepare import Prepared, prepare
 from autotl.tune.runner import local_cpus
 
 BACKBONE = "tf_efficientnet_lite0.in1k"
 CPU = torch.device("cpu")
+PLAIN_BATCH = 32
+"""Of the DataLoader, and of training."""
 
 
 def best_seconds(work: Callable[[], Any], rounds: int = 5) -> float:
@@ -49,7 +54,10 @@ def best_seconds(work: Callable[[], Any], rounds: int = 5) -> float:
 
 
 def frozen(folder: Path, n_images: int) -> None:
-    """Decode and embed, as a fit does; the bare forward pass of the engine it chose; timm with a DataLoader."""
+    """Decode and embed, as a fit does; the bare forward pass of the engine it chose; timm with a DataLoader.
+
+    All three use every core. Loading weights, converting them and choosing an engine are not counted for any.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[:n_images]
     entry = find_entry(BACKBONE)
     with tempfile.TemporaryDirectory() as temporary:
@@ -73,7 +81,7 @@ def frozen(folder: Path, n_images: int) -> None:
                 on_progress=lambda done: None,
             )
 
-        embed(decode())  # converts the model, which is kept
+        embed(decode())  # converts the model, which is kept, and leaves files and pages warm for all
         begun = time.perf_counter()
         store = decode()
         decoding = time.perf_counter() - begun
@@ -82,10 +90,34 @@ def frozen(folder: Path, n_images: int) -> None:
         print(f"engines, images/s one batch at a time and error: {ways}; chosen: {prepared.engine}")
         whole = len(paths) / (decoding + prepared.seconds)
         print(f"decoding {len(paths) / decoding:.0f} images/s, embedding {prepared.images_per_second:.0f} images/s")
-        bare = prepared.engines[prepared.engine][0] * local_cpus()
+        bare = _bare_forward(prepared, store, n_images)
         print(f"decoding and embedding {whole:.0f} images/s: {whole / bare:.2f} of the bare forward pass ({bare:.0f})")
     plain = _plain_embedding(paths)
     print(f"timm and a DataLoader {plain:.0f} images/s: autotl is {whole / plain:.1f} times as fast")
+
+
+def _bare_forward(prepared: Prepared, store: PixelStore, n_images: int) -> float:
+    """Images a second of the chosen engine on batches that lie ready: as many streams, of one core each, as `embed`."""
+    model = load_pretrained(prepared.entry, locate(prepared.entry)).eval().to(memory_format=torch.channels_last)
+    source = ImageSource(store.open(), replace(preprocessing_of(model), store_size=store.size), CPU, seed=0)
+    engine, _, precision = prepared.engine.partition("-")
+    if engine == "openvino":
+        assert prepared.converted is not None
+        streams = local_cpus()
+        forward: Forward = OpenVinoModel(prepared.converted, "output", calls=streams, threads=streams)
+    else:
+        forward = torch_forward(model, CPU, "bf16" if precision == "bf16" else "fp32")
+    ready = [source.batch(np.arange(BATCH) % store.n_images, None, 0) for _ in range(local_cpus())]
+    n_batches = max(2 * local_cpus(), n_images // BATCH)
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(local_cpus(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def work() -> None:
+            list(pool.map(lambda number: forward(ready[number % len(ready)]), range(n_batches)))
+
+        seconds = best_seconds(work, rounds=2)
+    torch.set_num_threads(threads)
+    return n_batches * PLAIN_BATCH / seconds
 
 
 class _Files(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -108,7 +140,7 @@ def _plain_embedding(paths: list[Path]) -> float:
     entry = find_entry(BACKBONE)
     model = load_pretrained(entry, locate(entry)).eval()
     transform = create_transform(**resolve_data_config({}, model=model))
-    loader = torch.utils.data.DataLoader(_Files(paths, transform), batch_size=BATCH, num_workers=local_cpus())
+    loader = torch.utils.data.DataLoader(_Files(paths, transform), batch_size=PLAIN_BATCH, num_workers=local_cpus())
     begun = time.perf_counter()
     with torch.inference_mode():
         for batch in loader:
@@ -128,9 +160,9 @@ def training() -> None:
         save_state(load_pretrained(entry, locate(entry)), state)
         backbone = create(BACKBONE, 10, state)
     backbone.model.to(memory_format=torch.channels_last)
-    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 256, 256, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (PLAIN_BATCH, 256, 256, 3), dtype=np.uint8)
     source = ImageSource(pixels, preprocessing_of(backbone.model), CPU, seed=0)
-    rows = np.arange(BATCH)
+    rows = np.arange(PLAIN_BATCH)
     print("depth   cached  live prefix  ratio   images/s on one core, bfloat16, batch of 32")
     for depth in range(4, backbone.n_stages):
         cached, live = _training_speeds(backbone, depth, source, rows)
@@ -138,7 +170,7 @@ def training() -> None:
 
 
 def _training_speeds(backbone: Backbone, depth: int, source: ImageSource, rows: np.ndarray) -> tuple[float, float]:
-    targets = torch.zeros(BATCH, dtype=torch.long)
+    targets = torch.zeros(PLAIN_BATCH, dtype=torch.long)
     split = divide(backbone, depth, source.batch(rows[:2], None, 0))
     backbone.freeze(depth)
     backbone.train_mode(keep_statistics=True)
@@ -155,7 +187,7 @@ def _training_speeds(backbone: Backbone, depth: int, source: ImageSource, rows: 
     views = iter(range(10**6))
     cached = best_seconds(lambda: step(lambda: split.suffix(stored)))
     live = best_seconds(lambda: step(lambda: backbone.model(source.batch(rows, recipe_named("light"), next(views)))))
-    return BATCH / cached, BATCH / live
+    return PLAIN_BATCH / cached, PLAIN_BATCH / live
 
 
 def depthwise() -> None:

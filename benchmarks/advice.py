@@ -1,0 +1,251 @@
+"""Is the advice right? What following it alone gives, against an oracle that tried everything.
+
+    python benchmarks/advice.py table DIR [DIR ...] --table cells.jsonl [--minutes N] [--jobs 2]
+    python benchmarks/advice.py regret DIR [DIR ...] --table cells.jsonl
+    python benchmarks/advice.py thresholds DIR [DIR ...] --table cells.jsonl
+    python benchmarks/advice.py speed DIR [--images 1000] [--rounds 3]
+
+`table` fills the oracle table of these folders (see `oracle.py`) and goes on where it was stopped; what it needs beside
+the table lies in the folder `sets` next to it, and views of frozen stages in autotl's cache. `regret` asks
+`autotl.advise` about each cut and looks up what its strategy gives. `thresholds` fits the constants of the advice.
+Run them with OMP_NUM_THREADS=1. scikit-learn's digits come as a folder from `autotl example digits DIR`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from cuts import CUTS, CutSet, link_cut, part_of, read_set
+from oracle import FEATURES, FULL, SCRATCH, STRATEGIES, fill_table, read_table
+from ready import LITE0, ReadySet, make_ready
+from regret import (
+    SHIPPED,
+    Row,
+    Thresholds,
+    far_grid,
+    fit_thresholds,
+    follow,
+    gain,
+    leave_one_set_out,
+    mean_regret,
+    on_validation,
+    rank_correlations,
+    regret,
+    strategy_at,
+    to_rows,
+)
+
+import autotl
+from autotl.advice.advisor import Advice
+from autotl.advice.reference import load_yardstick
+from autotl.advice.similarity import measure_similarity
+from autotl.models.catalog import find_entry
+
+AUTOTL = [sys.executable, "-m", "autotl.cli"]
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(folders: list[Path], table: Path) -> list[Row]:
+    """The complete rows of these folders, with their distance to ImageNet as it is measured today."""
+    names = {folder.name for folder in folders}
+    rows, incomplete = to_rows([line for line in read_table(table) if line["set"] in names])
+    for problem in incomplete:
+        print(f"left out: {problem}")
+    if not rows:
+        raise SystemExit(f"no row of {table} is complete: run `advice.py table` on")
+    ready = {folder.name: make_ready(read_set(folder), table.parent / "sets") for folder in folders}
+    return [replace(row, distance=_distance(ready[row.set], row.cut)) for row in rows]
+
+
+def _distance(ready: ReadySet, cut: str) -> float:
+    seen = np.isin(ready.one.splits[cut], ("train", "val"))
+    return measure_similarity(ready.embeddings(LITE0)[seen], load_yardstick()).distance
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Test accuracy of every strategy, its learning rate chosen on the validation images."""
+    names = [strategy.name for strategy in STRATEGIES]
+    short = {FEATURES: "probe", f"{FEATURES}, lite1": "lite1", f"{FEATURES}, lite2": "lite2", FULL: "full"}
+    heads = " ".join(f"{short.get(name, name.removeprefix('from ')):>8}" for name in names)
+    print(f"\nTest accuracy in %; epochs: {_epochs()}\n{'set':<14} {'cut':<11} {'distance':>8} {heads}  best")
+    for row in rows:
+        cells = " ".join(f"{100 * row.test[name]:8.2f}" if name in row.test else f"{'-':>8}" for name in names)
+        print(f"{row.set:<14} {row.cut:<11} {row.distance:8.3f} {cells}  {row.best}")
+
+
+def _epochs() -> str:
+    tuned = next(one for one in STRATEGIES if one.name == FULL)
+    scratch = next(one for one in STRATEGIES if one.name == SCRATCH)
+    return (
+        f"{tuned.epochs} ({scratch.epochs} from scratch), more where they are fewer than {tuned.least_steps} "
+        f"({scratch.least_steps}) steps"
+    )
+
+
+# -- regret ----------------------------------------------------------------------------------------------------------
+
+
+def advised_depth(advice: Advice) -> int:
+    """The freeze depth that the advice gives: all stages for feature extraction, else the first start point's."""
+    if advice.scenario.strategy == "feature extraction":
+        return advice.backbones[0].n_stages
+    return int(advice.start_points[0]["freeze_depth"])
+
+
+def advised_strategy(advice: Advice) -> str:
+    """The table's strategy nearest to the advice; depths below all stages are looked up with lite0."""
+    best = advice.backbones[0]
+    strategy = strategy_at(advised_depth(advice), best.n_stages)
+    probes = {one.backbone: one.name for one in STRATEGIES if one.freeze_depth is None}
+    return probes[best.name] if strategy == FEATURES else strategy
+
+
+def ask_advice(one: CutSet, cut: str) -> Advice:
+    """What `autotl.advise` says about the training and validation images of a cut."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary, one.name)
+        link_cut(one, cut, root)
+        backbones = [strategy.backbone for strategy in STRATEGIES if strategy.freeze_depth is None]
+        return autotl.advise(root, backbones=backbones, metric="accuracy")
+
+
+def print_regret(folders: list[Path], table: Path) -> None:
+    """Regret of the advice and of plain rules, and whether similarity orders the sets by what fine-tuning gains."""
+    rows = rows_of(folders, table)
+    print_table(rows)
+    sets = {folder.name: read_set(folder) for folder in folders}
+    advised = {(row.set, row.cut): advised_strategy(ask_advice(sets[row.set], row.cut)) for row in rows}
+    probes = [one for one in STRATEGIES if one.freeze_depth is None]
+    top = max(probes, key=lambda one: find_entry(one.backbone).top1).name
+    rules: dict[str, Callable[[Row], str]] = {
+        "the advice": lambda row: advised[row.set, row.cut],
+        "always features": lambda row: FEATURES,
+        "always full": lambda row: FULL,
+        "ImageNet's best": lambda row: top,
+        "best on val": on_validation,
+    }
+    print(f"\nRegret in points of test accuracy\n{'set':<14} {'cut':<11} " + " ".join(f"{name:>16}" for name in rules))
+    for row in rows:
+        values = " ".join(f"{regret(row, rule(row)):16.2f}" for rule in rules.values())
+        print(f"{row.set:<14} {row.cut:<11} {values}  advised: {advised[row.set, row.cut]}")
+    _print_totals(rows, rules)
+    _print_correlations(rows)
+
+
+def _print_totals(rows: Sequence[Row], rules: dict[str, Callable[[Row], str]]) -> None:
+    for cut in (*CUTS, None):
+        chosen = [row for row in rows if cut in (row.cut, None)]
+        for name, summary in (("mean", statistics.fmean), ("worst", max)) if chosen else ():
+            values = [summary([regret(row, rule(row)) for row in chosen]) for rule in rules.values()]
+            print(f"{name:<14} {cut or 'all':<11} " + " ".join(f"{value:16.2f}" for value in values))
+
+
+def _print_correlations(rows: Sequence[Row]) -> None:
+    print("\nSimilarity against the gain of the best fine-tuning over feature extraction (95 %, bootstrap over sets)")
+    for cut in (*CUTS, None):
+        chosen = [row for row in rows if cut in (row.cut, None)]
+        if len({row.set for row in chosen}) < 3:
+            print(f"{cut or 'all':<11} too few sets")
+            continue
+        similarity, gains = [-row.distance for row in chosen], [gain(row) for row in chosen]
+        found = rank_correlations(similarity, gains, [row.set for row in chosen])
+        told = ", ".join(f"{one.name} {one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})" for one in found)
+        print(f"{cut or 'all':<11} {told}; gain {min(gains):+.1f} to {max(gains):+.1f} points")
+
+
+# -- thresholds ------------------------------------------------------------------------------------------------------
+
+
+def print_thresholds(folders: list[Path], table: Path) -> None:
+    """The fit of the advice's constants, and what it is worth on sets it has not seen."""
+    rows = rows_of(folders, table)
+    if len({row.set for row in rows}) < 2:
+        raise SystemExit("thresholds are judged on sets left out: rows of two sets or more are needed")
+    fitted = fit_thresholds(rows)
+    print(f"\nMean regret in points over {len(rows)} rows; margins in standard errors of the last stage's probe")
+    for name, one in (("shipped", SHIPPED), ("fitted", fitted)):
+        print(f"{name:<10} {_say(one)}: {mean_regret(one, rows):.2f}")
+    left_out = leave_one_set_out(rows)
+    for name, (one, value) in left_out.items():
+        print(f"without {name:<14} {_say(one)}: {value:.2f} on it")
+    n_rows = {name: sum(row.set == name for row in rows) for name in left_out}
+    total = sum(value * n_rows[name] for name, (_, value) in left_out.items()) / len(rows)
+    print(f"leave one set out: {total:.2f}")
+    print(f"\nAlong the distance, the others as fitted\n{'far':>8} {'regret':>8}")
+    for far in sorted(set(far_grid(rows))):
+        print(f"{far:8.4f} {mean_regret(Thresholds(far, fitted.large, fitted.margin), rows):8.2f}")
+    print(f"\n{'set':<14} {'cut':<11} {'images':>6} {'distance':>8} best stage  fitted strategy, best")
+    for row in sorted(rows, key=lambda row: row.distance):
+        stage = max(row.stages, key=lambda depth: row.stages[depth])
+        probes = f"{stage}: {row.stages[stage]:.3f} ({row.val[FEATURES]:.3f})"
+        told = f"{row.set:<14} {row.cut:<11} {row.n_images:6d} {row.distance:8.3f} {probes}"
+        print(f"{told}  {follow(fitted, row)}, {row.best}")
+
+
+def _say(one: Thresholds) -> str:
+    margin = "stage probes not followed" if math.isinf(one.margin) else f"margin {one.margin:g}"
+    return f"far from {one.far:g}, large from {one.large:g} images, {margin}"
+
+
+# -- speed -----------------------------------------------------------------------------------------------------------
+
+
+def print_speed(folder: Path, n_images: int, rounds: int) -> None:
+    """Wall seconds of `autotl advise` in a fresh process with an empty cache of its own."""
+    one = part_of(folder, n_images)
+    times = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as temporary:
+            link_cut(one, "all", Path(temporary, one.name))
+            environment = os.environ | {"AUTOTL_CACHE_DIR": str(Path(temporary, "cache"))}
+            begun = time.perf_counter()
+            command = [*AUTOTL, "advise", str(Path(temporary, one.name)), "--json"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+            times.append(time.perf_counter() - begun)
+    told = f"best {min(times):.1f} s, median {statistics.median(times):.1f} s of {rounds}"
+    print(f"autotl advise on {len(one.paths)} images of {folder.name}: {told}")
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run one of the measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="what", required=True)
+    for name in ("table", "regret", "thresholds"):
+        action = actions.add_parser(name)
+        action.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+        action.add_argument("--table", type=Path, required=True, metavar="FILE")
+    actions.choices["table"].add_argument("--minutes", type=float, default=math.inf)
+    actions.choices["table"].add_argument("--jobs", type=int, default=1)
+    speed = actions.add_parser("speed")
+    speed.add_argument("folder", type=Path, metavar="DIR")
+    speed.add_argument("--images", type=int, default=1000)
+    speed.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    if chosen.what == "table":
+        fill_table(chosen.folders, chosen.table.resolve(), chosen.minutes, chosen.jobs)
+    elif chosen.what == "speed":
+        print_speed(chosen.folder, chosen.images, chosen.rounds)
+    else:
+        {"regret": print_regret, "thresholds": print_thresholds}[chosen.what](chosen.folders, chosen.table.resolve())
+
+
+if __name__ == "__main__":
+    main()

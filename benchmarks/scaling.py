@@ -1,0 +1,181 @@
+"""Time and memory of a fit as the number of images grows.
+
+    python benchmarks/scaling.py DIR [--factors 1 4 16] [--images N] [--depth all-2]
+
+Every factor gets a folder of its own with so many variations of every image (a little cropped, lighter or darker,
+saved anew as JPEG: no two files are copies). What is done with it is fixed: lite0 is probed, and two trials of one
+epoch run at one freeze depth, with a time limit that is never reached. Memory is that of the driver and all its
+processes without memory maps, see memory.py. DIR should hold more than a thousand images to train on: up to there a
+fit trains the winner a second time, which the larger folders would not have.
+
+The aim: 16 times the images in at most 17 times the time and 1.5 times the memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fit import BACKBONE, with_test_split
+from memory import MemoryWatch
+from PIL import Image, ImageEnhance
+
+TIMEOUT = 24 * 3600.0
+CROP = 0.06
+"""Largest share of a side that a variation lacks at each edge."""
+BRIGHTNESS = 0.15
+
+
+def write_variations(folder: Path, target: Path, factor: int, n_images: int | None) -> int:
+    """`factor` variations of every image of `folder` (or of `n_images` of them); how many files that makes."""
+    from autotl.data.folder import list_folder
+
+    images = list_folder(folder)[0].images
+    if n_images is not None:
+        chosen = np.random.default_rng(0).permutation(len(images))[:n_images]
+        images = tuple(images[place] for place in sorted(chosen))
+    for place, image in enumerate(images):
+        parent = target / ("test" if image.split == "test" else "train") / image.label
+        parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(folder / image.path) as opened:
+            original = opened.convert("RGB")
+        for number in range(factor):
+            generator = np.random.default_rng([place, number])
+            _vary(original, generator).save(parent / f"{place:06d}-{number:02d}.jpg", quality=90)
+    return factor * len(images)
+
+
+def _vary(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    left, top, right, bottom = generator.uniform(0, CROP, 4)
+    width, height = image.size
+    box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+    cropped = image.crop(tuple(round(value) for value in box))
+    return ImageEnhance.Brightness(cropped).enhance(generator.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS))
+
+
+def write_space(path: Path, depth: str) -> None:
+    """The space `quick` with one epoch, one freeze depth and one kind of views."""
+    from autotl.space.files import load_space, to_toml
+
+    bound = int(depth) if depth.isdigit() else depth
+    space = load_space("quick").narrow(freeze_depth=(bound, bound), augmentation=("light",))
+    path.write_text(to_toml(space).replace("max_t = 3", "max_t = 1"), "utf-8")
+
+
+def one_fit(folder: Path, root: Path) -> None:
+    """A fit of `folder`, stage by stage; prints a line of JSON with the stages and when they began and ended."""
+    from autotl import rundir
+    from autotl.checks import check
+    from autotl.console import Console
+    from autotl.fitting import Fitting
+    from autotl.settings import Budget, FitSettings, Resources
+    from autotl.tune.runner import RaySession
+
+    stages: dict[str, tuple[float, float]] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        begun = time.time()
+        yield
+        stages[name] = begun, time.time()
+
+    settings = FitSettings(folder, Budget(TIMEOUT, 2), search_space=str(root / "space.toml"), backbones=(BACKBONE,))
+    with stage("check"):
+        checked = check(settings)
+    fitting = Fitting(settings, checked, rundir.create(root / "run"), Console(quiet=True), time.time())
+    with RaySession(Resources()) as ray:
+        with stage("decode"):
+            ground = fitting.read_data()
+        with stage("embed, probe"):
+            probed = fitting.probe_backbones(ground, keep=True)
+        with stage("advise"):
+            advice = fitting.put_together(ground, probed)
+        with stage("wait for Ray"):
+            slots = ray.wait()
+        with stage("search"):
+            fitting.search(ground, probed, advice, slots)
+        with stage("test"):
+            fitting.close(ground, advice, False)
+    statuses = [str(record.status) for record in fitting.records if record.origin != "probe"]
+    print(json.dumps({"stages": stages, "embedding": probed[0].prepared.seconds, "trials": statuses}))
+
+
+def measure(folder: Path, depth: str) -> dict[str, Any]:
+    """Seconds and peak bytes of every stage of a fit in a process of its own, with an empty cache."""
+    with tempfile.TemporaryDirectory() as temporary:
+        write_space(Path(temporary, "space.toml"), depth)
+        command = [sys.executable, __file__, str(folder), "--one", temporary]
+        environment = os_environment(AUTOTL_CACHE_DIR=f"{temporary}/cache")
+        begun = time.perf_counter()
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process,
+            MemoryWatch(process.pid) as watch,
+        ):
+            printed, _ = process.communicate()
+        seconds = time.perf_counter() - begun
+    if process.returncode:
+        raise SystemExit(f"the fit of {folder} ended with {process.returncode}")
+    told = json.loads(printed.splitlines()[-1])
+    if set(told["trials"]) != {"completed"}:
+        raise SystemExit(f"not both trials came to their end: {told['trials']}")
+    rows = {name: (end - begin, watch.peak(begin, end)) for name, (begin, end) in told["stages"].items()}
+    rows["of which embedding"] = told["embedding"], 0
+    rows["in all"] = seconds, watch.peak()
+    return rows
+
+
+def os_environment(**changes: str) -> dict[str, str]:
+    """This process's environment with changes."""
+    import os
+
+    return dict(os.environ) | changes
+
+
+def scaling(folder: Path, factors: list[int], n_images: int | None, depth: str) -> None:
+    """A column a factor: seconds and peak MB; at last the ratios to the first factor."""
+    columns: list[tuple[int, dict[str, Any]]] = []
+    with with_test_split(folder) as base:
+        for factor in factors:
+            with tempfile.TemporaryDirectory(prefix=f"{folder.name}-{factor}x-") as temporary:
+                count = write_variations(base, Path(temporary), factor, n_images)
+                columns.append((count, measure(Path(temporary), depth)))
+            print(f"{factor}x: {columns[-1][0]} images, {columns[-1][1]['in all'][0]:.1f} s", flush=True)
+    print(f"{'':<20}" + "".join(f"{count:>9} images  " for count, _ in columns))
+    for name in columns[0][1]:
+        cells = [f"{rows[name][0]:8.1f} s {rows[name][1] / 2**20:5.0f} MB" for _, rows in columns]
+        print(f"{name:<20}" + " ".join(cells).replace("    0 MB", "        "))
+    first = columns[0][1]["in all"]
+    for (count, rows), factor in zip(columns, factors, strict=True):
+        seconds, peak = rows["in all"]
+        print(
+            f"{count / columns[0][0]:.0f} times the images: {seconds / first[0]:.1f} times the time, "
+            f"{peak / first[1]:.2f} times the memory (aim: {1.0625 * factor / factors[0]:.1f}, 1.5)"
+        )
+
+
+def main() -> None:
+    """Run it, or, in a process of its own, one fit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--factors", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--images", type=int, help="so many images of DIR, drawn with a seed")
+    parser.add_argument("--depth", default="all-2", help="freeze depth of the trials")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one is not None:
+        one_fit(chosen.folder, chosen.one)
+    else:
+        scaling(chosen.folder, chosen.factors, chosen.images, chosen.depth)
+
+
+if __name__ == "__main__":
+    main()
