@@ -25,7 +25,7 @@ from autotl.errors import (
 )
 
 if TYPE_CHECKING:
-    from autotl.api import advise, evaluate, fit, load
+    from autotl.api import advise, build_yardstick, evaluate, fit, load
     from autotl.result import Estimate, FitResult, Status, TrialRecord
     from autotl.settings import Resources
 
@@ -48,6 +48,7 @@ __all__ = [
     "Status",
     "TrialRecord",
     "advise",
+    "build_yardstick",
     "evaluate",
     "fit",
     "load",
@@ -55,6 +56,7 @@ __all__ = [
 
 _LAZY = {
     "advise": "autotl.api",
+    "build_yardstick": "autotl.api",
     "evaluate": "autotl.api",
     "fit": "autotl.api",
     "load": "autotl.api",

@@ -15,12 +15,14 @@ from autotl import rundir
 from autotl.console import Console, log_to_file
 from autotl.data.folder import list_folder
 from autotl.errors import Problem, raise_if_any
+from autotl.interrupt import noticed
 from autotl.result import Estimate, FitResult
 from autotl.rundir import RunDir, write_json
-from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_seconds
+from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
+    from autotl.advice.reference import Yardstick
     from autotl.predictor import Predictor
 
 
@@ -32,12 +34,15 @@ def fit(
     metric: str = "auto",
     search_space: str = "auto",
     backbones: str | Sequence[str] = "auto",
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     output_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     val_fraction: float = 0.2,
     skip_unreadable: bool = False,
     allow_download: bool = False,
     resources: Resources | None = None,
+    yardstick: str | os.PathLike[str] | None = None,
+    measure_benefit: bool = False,
     quiet: bool = False,
 ) -> FitResult:
     """Find the best fine-tuned model for a folder of labelled images.
@@ -53,12 +58,17 @@ def fit(
         search_space: "auto" (the one that the advice names), a shipped space's name, or a TOML file.
         backbones: "auto" (all in the catalog whose weights are on this machine), names from the catalog or of
             timm models, or NAME=PATH for weights in a local file.
+        source: the run folder of an earlier fit, or several: their best models are backbones as well, in the same
+            search. Each has to be sure to beat the naive model on its own validation images.
         output_dir: the run folder, new or empty; by default a new one below autotl_runs/.
         seed: of the split, the sampler and the trials.
         val_fraction: share of every class that is held back for validation where there is no val split.
         skip_unreadable: leave unreadable images out (they are named) instead of stopping.
         allow_download: fetch weights that are not on this machine from timm's model hub.
         resources: cores, GPUs, trials at once, the address of a Ray cluster.
+        yardstick: a file of `build_yardstick`, to measure similarity to other data than ImageNet.
+        measure_benefit: after the search, train the winner from scratch on equal terms, in at most a fifth of the
+            time, to say what pretraining is worth. Large data far from ImageNet get it unasked, where it fits.
         quiet: print nothing.
 
     Raises:
@@ -73,12 +83,15 @@ def fit(
         metric=metric,
         search_space=search_space,
         backbones=as_names(backbones),
+        sources=as_paths(source),
         output_dir=None if output_dir is None else Path(output_dir),
         seed=seed,
         val_fraction=val_fraction,
         skip_unreadable=skip_unreadable,
         allow_download=allow_download,
         resources=resources or Resources(),
+        yardstick=None if yardstick is None else Path(yardstick),
+        measure_benefit=measure_benefit,
     )
     from autotl.checks import check
     from autotl.fitting import Fitting, versions
@@ -89,7 +102,7 @@ def fit(
     console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
     write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
     try:
-        with log_to_file(run.log), RaySession(settings.resources) as ray:
+        with noticed(), log_to_file(run.log), RaySession(settings.resources) as ray:
             return Fitting(settings, checked, run, console, begun).fit(ray)
     finally:
         shutil.rmtree(run.cache, ignore_errors=True)
@@ -100,11 +113,13 @@ def advise(
     dataset_dir: str | os.PathLike[str],
     *,
     backbones: str | Sequence[str] = "auto",
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     metric: str = "auto",
     seed: int = 0,
     val_fraction: float = 0.2,
     skip_unreadable: bool = False,
     allow_download: bool = False,
+    yardstick: str | os.PathLike[str] | None = None,
     quiet: bool = True,
 ) -> Advice:
     """Say how near a data set is to ImageNet, how large it is, and what follows, without training anything.
@@ -122,14 +137,51 @@ def advise(
         budget=Budget(1e9),
         metric=metric,
         backbones=as_names(backbones),
+        sources=as_paths(source),
         seed=seed,
         val_fraction=val_fraction,
         skip_unreadable=skip_unreadable,
         allow_download=allow_download,
+        yardstick=None if yardstick is None else Path(yardstick),
     )
     checked = check(settings)
-    with tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
+    with noticed(), tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
         return Fitting(settings, checked, RunDir(Path(folder)), Console(quiet=quiet), time.time()).advise()
+
+
+def build_yardstick(
+    images: str | os.PathLike[str],
+    backbone: str,
+    output: str | os.PathLike[str],
+    *,
+    source: str | None = None,
+    allow_download: bool = False,
+    quiet: bool = True,
+) -> Yardstick:
+    """Embed photographs of some source data, and write a file to measure similarity to that source with.
+
+    Args:
+        images: a folder of photographs at any depth. Each is of the class that its folder is named after, or, where it
+            lies directly in `images`, its file; a leading WordNet id is left out. Of more than 1,000 photographs so
+            many are taken, from all classes alike.
+        backbone: one of the catalog, a timm model, or NAME=PATH for weights in a local file.
+        output: the file to write, which must not exist.
+        source: what the photographs stand for, in the advice's words; by default the name of the folder.
+        allow_download: fetch weights that are not on this machine from timm's model hub.
+        quiet: print nothing.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: with every problem of the arguments, the photographs and the backbone at once.
+    """
+    from autotl.advice.building import Building, build
+    from autotl.tune.runner import local_cpus
+
+    root = Path(images)
+    asked = Building(root, backbone, Path(output), source or root.resolve().name, allow_download, local_cpus())
+    return build(asked, Console(quiet=quiet))
 
 
 def load(run_dir: str | os.PathLike[str]) -> Predictor:

@@ -63,6 +63,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_spaces(commands)
     _add_backbones(commands)
+    _add_yardstick(commands)
     _add_cache(commands)
     _add_example(commands)
     return parser
@@ -74,12 +75,16 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--backbone", action="append", metavar="NAME[=FILE]", help="a backbone to try; may be given more than once"
     )
+    command.add_argument(
+        "--source", action="append", metavar="RUN", help="reuse the best model of an earlier run; likewise"
+    )
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
         "--val-fraction", type=float, default=0.2, metavar="SHARE", help="held back without a val split"
     )
     command.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out")
     command.add_argument("--allow-download", action="store_true", help="fetch missing weights from the model hub")
+    command.add_argument("--yardstick", metavar="FILE", help="measure similarity with a file of `yardstick build`")
     command.add_argument("--json", action="store_true", help="print nothing but the result, as JSON")
 
 
@@ -94,6 +99,9 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument("--cpus-per-trial", type=int, metavar="N")
     command.add_argument("--gpus-per-trial", type=float, metavar="X")
     command.add_argument("--address", metavar="HOST:PORT", help="join a running Ray cluster")
+    command.add_argument(
+        "--measure-benefit", action="store_true", help="train the winner from scratch as well: is pretraining worth it?"
+    )
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command.set_defaults(run=_fit)
 
@@ -109,12 +117,15 @@ def _fit(chosen: argparse.Namespace) -> None:
         metric=chosen.metric,
         search_space=chosen.space,
         backbones=chosen.backbone or "auto",
+        source=chosen.source or (),
         output_dir=chosen.output,
         seed=chosen.seed,
         val_fraction=chosen.val_fraction,
         skip_unreadable=chosen.skip_unreadable,
         allow_download=chosen.allow_download,
         resources=Resources(chosen.address, chosen.slots, chosen.cpus_per_trial, chosen.gpus_per_trial),
+        yardstick=chosen.yardstick,
+        measure_benefit=chosen.measure_benefit,
         quiet=chosen.quiet or chosen.json,
     )
     if chosen.json:
@@ -133,11 +144,13 @@ def _advise(chosen: argparse.Namespace) -> None:
     advice = advise(
         chosen.dataset_dir,
         backbones=chosen.backbone or "auto",
+        source=chosen.source or (),
         metric=chosen.metric,
         seed=chosen.seed,
         val_fraction=chosen.val_fraction,
         skip_unreadable=chosen.skip_unreadable,
         allow_download=chosen.allow_download,
+        yardstick=chosen.yardstick,
         quiet=chosen.json,
     )
     if chosen.json:
@@ -284,6 +297,35 @@ def _backbones_list(chosen: argparse.Namespace) -> None:
         for entry in entries
     ]
     Console().table(columns, rows)
+
+
+def _add_yardstick(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("yardstick", help="make a file to measure similarity to data of your own with")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="embed photographs and write the file")
+    build.add_argument("--images", required=True, metavar="DIR", help="photographs at any depth, best in class folders")
+    build.add_argument("--backbone", required=True, metavar="NAME[=FILE]", help="what to embed them with")
+    build.add_argument("--source", metavar="TEXT", help="what they stand for (default: the folder's name)")
+    build.add_argument("--output", required=True, metavar="FILE", help="a new file")
+    build.add_argument("--allow-download", action="store_true", help="fetch missing weights from the model hub")
+    build.set_defaults(run=_yardstick_build)
+
+
+def _yardstick_build(chosen: argparse.Namespace) -> None:
+    from autotl.api import build_yardstick
+
+    made = build_yardstick(
+        chosen.images,
+        chosen.backbone,
+        chosen.output,
+        source=chosen.source,
+        allow_download=chosen.allow_download,
+        quiet=False,
+    )
+    _print(
+        f"{len(made.names)} photographs of {len(set(made.names))} classes of {made.source} in {chosen.output}; use it "
+        f"with autotl advise DIR --yardstick {chosen.output}"
+    )
 
 
 def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

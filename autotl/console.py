@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -15,6 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from autotl.result import Estimate, FitResult, TrialRecord
+
+if TYPE_CHECKING:
+    from autotl.advice.benefit import Benefit
 
 log = logging.getLogger("autotl")
 
@@ -28,6 +33,7 @@ _COLUMNS = (
     ("views", 6),
     ("epochs", 6),
     ("time", 6),
+    ("planned", 7),
     ("left", 6),
 )
 
@@ -101,6 +107,7 @@ class Console:
             str(config.get("augmentation", "-")),
             str(record.epochs),
             f"{record.seconds:.1f}s",
+            "-" if record.expected_seconds is None else f"{record.expected_seconds:.0f}s",
             f"{max(0.0, self._deadline - time.time()):.0f}s",
         )
         cells = [f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True)]
@@ -127,22 +134,34 @@ class Console:
         self._rich.width = max(self._rich.width, 200)  # the terminal may wrap rows; cells are never cut
         self._rich.print(table, soft_wrap=False, crop=False)
 
+    def benefit(self, benefit: Benefit) -> None:
+        """Both learning curves as rows of bars on one scale, and what they say."""
+        self.heading("Pretrained or from scratch")
+        curves = {"pretrained": benefit.pretrained, "scratch": benefit.scratch}
+        finite = [score for curve in curves.values() for score in curve if math.isfinite(score)]
+        for name, curve in curves.items():
+            bars = sparkline(curve, min(finite), max(finite))
+            self.line(f"  {name:<10}  {bars}  {curve[0]:.4f} to {curve[-1]:.4f}, epochs 0 to {len(curve) - 1}")
+        for sentence in benefit.sentences:
+            self.line(f"  {sentence}", "yellow" if sentence.startswith("Negative") else None)
+
     def winner(self, result: FitResult, n_stages: int) -> None:
         """The best model, its score with the interval, and where everything is."""
         card = result.predictor.card
         how = "trained from scratch" if card.freeze_depth is None else f"freeze depth {card.freeze_depth} of {n_stages}"
         how = "linear probe on frozen features" if card.trial_id.startswith("probe-") else how
         self.heading("Winner")
-        self.line(f"  {card.backbone}, {how}")
-        before = " before that" if "refit" in card.provenance else ""
-        if before:
-            self.line(f"  {card.provenance['refit']}")
-        self.line(f"  validation {result.metric}{before} {interval_text(result.validation, result.metric)}")
+        self.line(f"  {card.config['backbone']}, {how}")
+        if "soup" in card.provenance:
+            self.line(f"  the average of {len(card.provenance['soup'])} models: {', '.join(card.provenance['soup'])}")
+        self.line(f"  validation {result.metric} {interval_text(result.validation, result.metric)}")
         if result.test is not None:
             self.line(f"  test {result.metric} {interval_text(result.test, result.metric)}", style="bold green")
             others = {k: v for k, v in result.test_metrics.items() if k != result.metric}
             self.line("  test " + ", ".join(f"{name} {value:.4f}" for name, value in others.items()))
-        searched = sum(trial.origin != "probe" for trial in result.trials)
+        if result.hindsight is not None:
+            self.line(f"  {result.hindsight.text}")
+        searched = sum(trial.searched for trial in result.trials)
         ended = "interrupted after" if result.interrupted else "in"
         self.line(f"  {searched} trials {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
         self.line(f"  next: autotl predict {result.run_dir} IMAGES...")
@@ -165,6 +184,13 @@ class _Countdown(Progress):
         if self._clock is not None:
             self.update(self._clock, completed=self._total - left, left=f"{int(left // 60)}:{int(left % 60):02d}")
         yield from super().get_renderables()
+
+
+def sparkline(values: Sequence[float], low: float, high: float) -> str:
+    """A bar a value, from the lowest at `low` to the highest at `high`; a blank for what is not finite."""
+    bars = "▁▂▃▄▅▆▇█"
+    step = (high - low) / (len(bars) - 1) or 1.0
+    return "".join(bars[round((value - low) / step)] if math.isfinite(value) else " " for value in values)
 
 
 def interval_text(estimate: Estimate, metric: str = "") -> str:

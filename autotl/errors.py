@@ -6,7 +6,7 @@
     │   ├── DatasetError        the folder of images
     │   ├── SpaceError          a search-space file
     │   ├── BackboneError       an unknown backbone, or weights that cannot be found or do not fit
-    │   └── RunFolderError      the run folder: in use, not a run folder, not writable
+    │   └── RunFolderError      a run folder: in use, not a run folder, not writable, or no good as a source
     ├── ModelFileError          a saved model that is damaged or was written by a newer autotl
     └── SearchError             the search could not be carried out (Ray did not start)
 
@@ -88,7 +88,7 @@ class BackboneError(InputError):
 
 
 class RunFolderError(InputError):
-    """The run folder: in use, not a run folder, not writable."""
+    """A run folder: in use, not a run folder, not writable, or with a model that is no good as a source."""
 
 
 class ModelFileError(AutotlError):

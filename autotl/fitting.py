@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,45 +13,61 @@ from numpy.typing import NDArray
 
 from autotl.advice.advisor import Advice
 from autotl.advice.advisor import advise as put_together
-from autotl.advice.evidence import BackboneEvidence, LabelledFeatures, probe_backbone
+from autotl.advice.benefit import Benefit
+from autotl.advice.evidence import BackboneEvidence, look_closer, probe_backbone, rank
+from autotl.advice.hindsight import look_back
+from autotl.advice.probes import LabelledFeatures
 from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import Similarity, measure_similarity
+from autotl.benefit import benefit_seconds, measure_benefit
 from autotl.checks import Checked, available_backbones
 from autotl.console import Console
 from autotl.data.folder import Listing, check_classes, unreadable_problems, without
 from autotl.data.pixels import PixelStore, build_store
-from autotl.data.splits import Dataset, make_dataset
+from autotl.data.splits import Dataset, make_dataset, stratified_order
 from autotl.errors import SearchError, raise_if_any
+from autotl.interrupt import raise_if_pressed
 from autotl.models.backbone import preprocessing_named
 from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.models.saved import load_card, offer
-from autotl.planning import ADVICE_SHARE, chosen_backbones, epochs, expected_seconds
+from autotl.planning import ADVICE_SHARE, MOST, chosen_backbones, epochs, expected_seconds, starts_with, without_twins
 from autotl.predictor import Predictor, load_predictor
-from autotl.refit import REFIT, refit_probe, refit_trial
 from autotl.result import FitResult, Status, TrialRecord
 from autotl.rundir import RunDir, write_json
 from autotl.settings import FitSettings
+from autotl.soup import average_winner
+from autotl.sources import YARDSTICK_IMAGES, leave_yardstick
 from autotl.space.files import load_space, to_toml
-from autotl.space.search_space import SearchSpace
+from autotl.space.search_space import Config, SearchSpace
 from autotl.train.cache import DiskCache, default_folder
-from autotl.train.device import Precision, keep_freed_memory, measure_precision, pick_device
-from autotl.train.metrics import all_metrics, default_metric, estimate
+from autotl.train.cost import START_SECONDS, base_depth, measure_backbones
+from autotl.train.device import Precision, give_back_memory, keep_freed_memory, measure_precision, pick_device
+from autotl.train.metrics import all_metrics, default_metric, estimate, majority_score
 from autotl.train.prepare import Prepared, prepare, probe_card, probe_state, save_head
 from autotl.train.probe import Probe
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
+from autotl.tune.pace import predictor
 from autotl.tune.runner import RaySession, SearchPlan, Slots, local_cpus, run_search
 
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
 EXPECTED_PASSES = 4
 """How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
-REFIT_IMAGES = 1000
-"""Training and validation images up to which the winner is trained on both, where autotl divided them."""
-REFIT_SHARE = 0.12
-"""Of the time, kept back for that."""
+BASE_BYTES = 4 * 2**30
+"""Largest size of the views from which deeper ones are computed."""
+MAX_VIEWS = 4
+"""Augmented views of the training images that are cached for a frozen prefix."""
+STAGE_IMAGES = 2000
+"""Training and validation images for which the features of every stage are kept, at most."""
+LOOKED_CLOSER = 2
+"""So many of the best backbones are probed at every stage."""
 CLOSING_FACTOR = 2.0
 """The winner predicts in plain torch, up to so many times as slow as the images were embedded."""
+SOUP_SECONDS = 2.0
+"""Kept back for averaging the best models; validating the averages comes on top."""
 CLOSING_SECONDS = 5.0
-"""Kept back for ending Ray and loading the winner; the test split comes on top."""
+"""Kept back for ending Ray and loading the winner; the test split and the yardstick come on top."""
+YARDSTICK_SHARE = 0.05
+"""Of the time, at most, for the yardstick: fewer images are embedded for it where that is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +116,21 @@ class Fitting:
     def fit(self, ray: RaySession) -> FitResult:
         """Everything. The model in the run folder is usable from the first linear probe on."""
         ground = self.read_data()
-        advice = None
+        advice, benefit = None, None
         try:
             probed = self.probe_backbones(ground, keep=True)
             advice = self.put_together(ground, probed)
             write_json(self.run.advice, advice.to_json())
+            raise_if_pressed()
             interrupted = self.search(ground, probed, advice, ray.wait())
+            benefit = None if interrupted else self.measure_benefit(ground, advice)
         except KeyboardInterrupt:
             if advice is None:
-                if (self.run.model / "model.json").exists():
+                if self.run.has_model:
                     self.console.line(f"  interrupted; the best model so far is in {self.run.path}")
                 raise
             interrupted = True
-        return self.close(ground, advice, interrupted)
+        return self.close(ground, advice, interrupted, benefit)
 
     def advise(self) -> Advice:
         """The advice alone."""
@@ -127,8 +146,8 @@ class Fitting:
             DatasetError: if images cannot be decoded and are not to be skipped; all of them are listed.
         """
         listing = self.checked.listing
-        entries = self.checked.entries or available_backbones()
-        size = max(preprocessing_named(entry.name).store_size for entry in entries)
+        required, optional = self._candidates()
+        size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
         begun = time.perf_counter()
         store, unreadable = self._decode(listing, size)
         if unreadable:
@@ -182,35 +201,38 @@ class Fitting:
     def probe_backbones(self, ground: Ground, *, keep: bool) -> list[Probed]:
         """Embed the images with each backbone and fit the linear probes; `keep` saves the best as the run's model."""
         self.console.heading("Backbones on your images, frozen")
-        asked = bool(self.checked.entries)
+        required, optional = self._candidates()
         limit = self.begun + ADVICE_SHARE * self.settings.budget.timeout
         probed: list[Probed] = []
-        for entry in self.checked.entries or available_backbones():
+        for entry in (*required, *optional):
             expected = expected_seconds(entry, probed[0].prepared if probed else None)
-            if not asked and probed and time.time() + expected > limit:
+            if entry in optional and time.time() + expected > limit:
                 left = max(0.0, limit - time.time())
                 self.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
                 continue
             probed.append(self._probe(entry, ground, keep=keep))
+            give_back_memory()
             if keep:
                 self._keep_probe(probed[-1], ground)
         return probed
 
+    def _candidates(self) -> tuple[tuple[BackboneEntry, ...], tuple[BackboneEntry, ...]]:
+        """Backbones that are probed in any case (those asked for, or the cheapest), and those for which time decides.
+
+        The cheapest pretrained one comes before own sources, so that these have a rival whatever the time.
+        """
+        if self.checked.entries:
+            return self.checked.entries, ()
+        own = tuple(source.entry for source in self.checked.sources)
+        here = available_backbones()
+        return (*here[:1], *own), here[1:]
+
     def _probe(self, entry: BackboneEntry, ground: Ground, *, keep: bool) -> Probed:
         rows = ground.dataset.indices("train", "val")
-        with self.console.progress(f"embedding with {entry.name}", len(rows)) as on_progress:
-            prepared = prepare(
-                entry,
-                ground.store,
-                rows,
-                self.run.cache / "weights",
-                ground.precision,
-                allow_download=self.settings.allow_download,
-                workers=local_cpus(),
-                passes=EXPECTED_PASSES if keep else 1,
-                cache=self.cache,
-                on_progress=on_progress,
-            )
+        stage_rows = _stage_rows(ground.dataset, self.settings.seed)
+        passes = EXPECTED_PASSES if keep else 1
+        with self.console.progress(f"embedding with {entry.name}", len(rows)) as show:
+            prepared = self._prepare(entry, ground, rows, "weights", passes, show, stage_rows)
         evidence, probe = probe_backbone(
             entry.name,
             _features(prepared, ground.dataset),
@@ -225,6 +247,34 @@ class Fitting:
             f"{evidence.knn_score:.4f} ({prepared.images_per_second:.0f} images/s with {prepared.engine})"
         )
         return Probed(prepared, evidence, probe)
+
+    def _prepare(
+        self,
+        entry: BackboneEntry,
+        ground: Ground,
+        rows: NDArray[np.int64],
+        folder: str,
+        passes: int,
+        show: Callable[[int], None],
+        stage_rows: NDArray[np.int64] | None = None,
+    ) -> Prepared:
+        def on_progress(done: int) -> None:
+            raise_if_pressed()
+            show(done)
+
+        return prepare(
+            entry,
+            ground.store,
+            rows,
+            self.run.cache / folder,
+            ground.precision,
+            allow_download=self.settings.allow_download,
+            workers=local_cpus(),
+            passes=passes,
+            cache=self.cache,
+            on_progress=on_progress,
+            stage_rows=stage_rows,
+        )
 
     def _keep_probe(self, probed: Probed, ground: Ground) -> None:
         """Record the probe as a trial and offer it as the run's model, for as long as nothing beats it."""
@@ -261,50 +311,70 @@ class Fitting:
     def put_together(self, ground: Ground, probed: list[Probed]) -> Advice:
         """The advice, told and returned."""
         similarity = self._measure_similarity(ground, probed)
-        advice = put_together(ground.dataset, similarity, [one.evidence for one in probed])
+        to_sources = self._measure_source_similarities(ground, probed)
+        advice = put_together(ground.dataset, similarity, self._look_closer(ground, probed), to_sources)
         self.console.heading("Advice")
         for statement in advice.statements:
             self.console.line(f"  {statement.text}", "yellow" if statement.severity == "warning" else None)
         return advice
 
+    def _look_closer(self, ground: Ground, probed: list[Probed]) -> list[BackboneEvidence]:
+        """The evidence, with stages and learning curve of the best backbones."""
+        best = rank([one.evidence for one in probed])[:LOOKED_CLOSER]
+        return [
+            look_closer(
+                one.evidence,
+                one.probe,
+                _features(one.prepared, ground.dataset),
+                _stage_features(one.prepared, ground.dataset),
+                balanced=ground.balanced,
+            )
+            if one.evidence in best
+            else one.evidence
+            for one in probed
+        ]
+
     def _measure_similarity(self, ground: Ground, probed: list[Probed]) -> Similarity:
-        yardstick = load_yardstick()
-        rows = ground.dataset.indices("train", "val")
-        for one in probed:
-            if one.prepared.entry.name == yardstick.backbone and one.prepared.entry.weights == "bundled":
-                return measure_similarity(one.prepared.of(rows), yardstick, self.settings.seed)
-        some = np.sort(np.random.default_rng(self.settings.seed).permutation(rows)[:1000])
+        yardstick = self.checked.yardstick or load_yardstick()
         entry = find_entry(yardstick.backbone)
-        prepared = prepare(
-            entry,
-            ground.store,
-            some,
-            self.run.cache / "yardstick",
-            ground.precision,
-            allow_download=False,
-            workers=local_cpus(),
-            passes=1,
-            cache=self.cache,
-            on_progress=lambda done: None,
+        rows = ground.dataset.indices("train", "val")
+        prepared = next((one.prepared for one in probed if one.prepared.entry == entry), None)
+        if prepared is None:
+            rows = np.sort(np.random.default_rng(self.settings.seed).permutation(rows)[:1000])
+            prepared = self._prepare(entry, ground, rows, "yardstick", 1, lambda done: None)
+        classes = np.array(ground.dataset.classes)[ground.dataset.labels[rows]]
+        return measure_similarity(prepared.of(rows), yardstick, classes, self.settings.seed)
+
+    def _measure_source_similarities(self, ground: Ground, probed: list[Probed]) -> tuple[Similarity, ...]:
+        rows = ground.dataset.indices("train", "val")
+        classes = np.array(ground.dataset.classes)[ground.dataset.labels[rows]]
+        prepared = {one.evidence.name: one.prepared for one in probed}
+        return tuple(
+            measure_similarity(prepared[source.entry.name].of(rows), source.yardstick, classes, self.settings.seed)
+            for source in self.checked.sources
         )
-        return measure_similarity(prepared.embeddings, yardstick, self.settings.seed)
 
     # -- search --------------------------------------------------------------------------------------------------
 
     def search(self, ground: Ground, probed: list[Probed], advice: Advice, slots: Slots) -> bool:
         """Run the trials; whether the user ended them early."""
-        chosen = chosen_backbones(advice)
+        weights = {one.evidence.name: one.prepared.weights_sha256 for one in probed}
+        chosen, twins = without_twins(chosen_backbones(advice), weights)
+        for twin, name in twins.items():
+            self.console.line(f"  {twin}: not searched, its weights are those of {name}")
         space = self.checked.space or load_space(advice.scenario.space)
         space = space.narrow(backbone=tuple(one.name for one in chosen))
         self.run.space.write_text(to_toml(space), "utf-8")
         deadline = self.begun + self.settings.budget.timeout - self._closing_seconds(ground, advice)
-        task = self._make_task(ground, probed, space, slots, deadline - self._refit_seconds(ground))
+        n_stages = {one.name: one.n_stages for one in chosen}
+        starts = [space.clip(point, n_stages) for point in starts_with(advice, space.backbones, twins)]
+        task = self._make_task(ground, probed, space, starts, slots, deadline)
         plan = SearchPlan(
             run=self.run,
             task=task,
             space=space,
-            n_stages={one.name: one.n_stages for one in chosen},
-            start_points=[point for point in advice.start_points if point["backbone"] in space.backbones],
+            n_stages=n_stages,
+            start_points=starts,
             n_trials=self.settings.budget.n_trials,
             slots=slots,
             first_number=len(self.records),
@@ -315,68 +385,81 @@ class Fitting:
             f"  space {space.name}, {len(chosen)} backbones, {task.max_t} epochs a full trial, {slots.count} trials "
             f"at once, {max(0.0, left):.0f} s"
         )
+        self._tell_costs(task)
         for record in self.records:
             self.console.note_score(record)
         self.console.trial_header(len(chosen))
         interrupted = False
+        give_back_memory()  # the driver only waits now
         with self.console.countdown(left):
             try:
                 searched = run_search(plan, lambda record: self._tell_trial(record, plan))
                 interrupted = searched.interrupted
             except SearchError as error:
                 self.console.line(f"  {error}", "red")
-        if not interrupted and self._refit_seconds(ground) and (self.run.model / "model.json").exists():
-            self._refit(ground, probed, replace(task, deadline=deadline))
+        if not interrupted and self.run.has_model:
+            self._average(replace(task, deadline=deadline + self._soup_seconds(ground, advice)))
         return interrupted
 
-    def _refit_seconds(self, ground: Ground) -> float:
-        """What is kept back to train the winner on validation images, too; 0 where that is not done."""
-        small = len(ground.dataset.indices("train", "val")) <= REFIT_IMAGES
-        return REFIT_SHARE * self.settings.budget.timeout if small and not ground.dataset.own_validation else 0.0
+    def _tell_costs(self, task: TrainingTask) -> None:
+        """What an epoch and a full trial of each backbone will take, at some freeze depths."""
+        predict = predictor(task)
+        for name, files in task.backbones.items():
+            depths = sorted({files.n_stages - 1, *range(0, files.n_stages, 3)}, reverse=True)
+            configs = [{"backbone": name, "freeze_depth": depth, "augmentation": "light"} for depth in depths]
+            told = [
+                f"{depth}: {predict(config, 1, depth) - START_SECONDS:.1f} / {predict(config, task.max_t, 0):.0f} s"
+                for depth, config in zip(depths, configs, strict=True)
+            ]
+            self.console.line(f"  {name}, an epoch / a full trial at freeze depth {', '.join(told)}")
 
-    def _refit(self, ground: Ground, probed: list[Probed], task: TrainingTask) -> None:
-        card = load_card(self.run.model)
-        record = next((one for one in self.records if one.trial_id == card.trial_id), None)
-        probe = next((one for one in probed if f"probe-{one.evidence.name}" == card.trial_id), None)
-        if probe is not None:
-            labels = ground.dataset.labels[probe.prepared.rows]
-            n_classes = len(ground.dataset.classes)
-            why = refit_probe(
-                probe.prepared, labels, probe.probe.strength, n_classes, self.run, balanced=ground.balanced
-            )
-        elif record is not None:
-            why = refit_trial(task, self.run, record.seconds / max(1, record.epochs))
-        else:
-            why = "its record is missing"
-        done = f"  winner {REFIT}" if not why else f"  winner not trained on validation images, too: {why}"
-        self.console.line(done)
+    def _average(self, task: TrainingTask) -> None:
+        name = f"probe-{load_card(self.run.model).config['backbone']}"
+        probe = next((one for one in self.records if one.trial_id == name), None)
+        self.console.line(f"  {average_winner(task, self.run, probe)}")
 
     def _tell_trial(self, record: TrialRecord, plan: SearchPlan) -> None:
         self.records.append(record)
         self.console.trial(record, plan.n_stages[record.config["backbone"]])
 
     def _make_task(
-        self, ground: Ground, probed: list[Probed], space: SearchSpace, slots: Slots, deadline: float
+        self,
+        ground: Ground,
+        probed: list[Probed],
+        space: SearchSpace,
+        start_points: list[Config],
+        slots: Slots,
+        deadline: float,
     ) -> TrainingTask:
         manifest = self.run.cache / "manifest.npz"
         save_manifest(manifest, ground.dataset.labels, ground.dataset.split)
+        searched = [one for one in probed if one.evidence.name in space.backbones]
+        stages = measure_backbones(
+            {one.evidence.name: (one.prepared.entry.timm_name, one.prepared.state) for one in searched},
+            len(ground.dataset.classes),
+            ground.precision,
+        )
+        n_viewed = MAX_VIEWS * len(ground.dataset.indices("train")) + len(ground.dataset.indices("val"))
         files = {}
-        for one in probed:
-            if one.evidence.name in space.backbones:
-                head = self.run.cache / "heads" / f"{one.evidence.name}.npz"
-                head.parent.mkdir(exist_ok=True)
-                save_head(one.probe, head)
-                files[one.evidence.name] = BackboneFiles(
-                    weights_sha256=one.prepared.weights_sha256,
-                    state=str(one.prepared.state),
-                    converted=str(one.prepared.converted or ""),
-                    head=str(head),
-                    source_learning_rate=one.prepared.entry.source_learning_rate(),
-                    n_stages=one.prepared.n_stages,
-                    seconds_per_image=local_cpus() / one.prepared.images_per_second,
-                )
-        max_t = epochs(space, files, len(ground.dataset.indices("train")), deadline - time.time(), slots)
-        return TrainingTask(
+        for one in searched:
+            name = one.evidence.name
+            lowest = space.lowest_depth(one.prepared.n_stages)
+            head = self.run.cache / "heads" / f"{name}.npz"
+            head.parent.mkdir(parents=True, exist_ok=True)
+            save_head(one.probe, head)
+            files[name] = BackboneFiles(
+                weights_sha256=one.prepared.weights_sha256,
+                state=str(one.prepared.state),
+                converted=str(one.prepared.converted or ""),
+                head=str(head),
+                source_learning_rate=one.prepared.entry.source_learning_rate(),
+                n_stages=one.prepared.n_stages,
+                seconds_per_image=local_cpus() / one.prepared.images_per_second,
+                timm_name=one.prepared.entry.timm_name,
+                stages=stages[name],
+                base_depth=base_depth(stages[name], lowest, n_viewed, min(BASE_BYTES, self.cache.limit // 2)),
+            )
+        task = TrainingTask(
             run_dir=str(self.run.path),
             store=str(ground.store.path),
             manifest=str(manifest),
@@ -385,8 +468,8 @@ class Fitting:
             balanced=ground.balanced,
             backbones=files,
             precision=ground.precision,
-            max_t=max_t,
-            n_views=min(4, max(2, max_t // 2)),
+            max_t=MOST,
+            n_views=MAX_VIEWS,
             cache_dir=str(self.cache.folder),
             cache_limit=self.cache.limit,
             data_fingerprint=ground.dataset.image_fingerprint(),
@@ -395,6 +478,8 @@ class Fitting:
             threads=slots.cpus,
             provenance=self._provenance(ground),
         )
+        max_t = epochs(space, start_points, predictor(task), deadline - time.time())
+        return replace(task, max_t=max_t, n_views=min(MAX_VIEWS, max(2, max_t // 2)))
 
     def _provenance(self, ground: Ground) -> dict[str, Any]:
         return {
@@ -404,18 +489,59 @@ class Fitting:
             "precision": ground.precision,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.begun)),
             "versions": versions(),
+            "majority_score": self._majority_score(ground),
+            "sources": [source.to_json() for source in self.checked.sources],
         }
 
+    def _majority_score(self, ground: Ground) -> float:
+        """What a model has to beat to be worth reusing, see `autotl.sources`."""
+        dataset = ground.dataset
+        train, val = (dataset.labels[dataset.indices(split)] for split in ("train", "val"))
+        return majority_score(ground.metric, train, val, len(dataset.classes))
+
     def _closing_seconds(self, ground: Ground, advice: Advice) -> float:
-        """What loading the winner and predicting the test split will take."""
+        """What comes after the search."""
+        after = self._soup_seconds(ground, advice) + self._benefit_seconds(ground, advice)
+        return after + self._end_seconds(ground, advice)
+
+    def _soup_seconds(self, ground: Ground, advice: Advice) -> float:
+        """What averaging the best models and validating two averages will take."""
         slowest = min(one.images_per_second for one in advice.backbones)
-        return CLOSING_SECONDS + CLOSING_FACTOR * len(ground.dataset.indices("test")) / slowest
+        return SOUP_SECONDS + 2 * len(ground.dataset.indices("val")) / slowest
+
+    def _benefit_seconds(self, ground: Ground, advice: Advice) -> float:
+        return benefit_seconds(self.settings, advice, len(ground.dataset.indices("train")))
+
+    def _end_seconds(self, ground: Ground, advice: Advice) -> float:
+        """What loading the winner, predicting the test split and embedding images for the yardstick will take."""
+        slowest = min(one.images_per_second for one in advice.backbones)
+        tested = CLOSING_FACTOR * len(ground.dataset.indices("test")) / slowest
+        embedded = CLOSING_FACTOR * min(YARDSTICK_IMAGES, len(ground.dataset.indices("train"))) / slowest
+        return CLOSING_SECONDS + tested + min(embedded, YARDSTICK_SHARE * self.settings.budget.timeout)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def close(self, ground: Ground, advice: Advice, interrupted: bool) -> FitResult:
+    def measure_benefit(self, ground: Ground, advice: Advice) -> Benefit | None:
+        """What pretraining is worth, where time is kept back for that and there is a model; told and returned."""
+        seconds = self._benefit_seconds(ground, advice)
+        if not seconds and advice.scenario.scratch:
+            self.console.line(
+                "  benefit of pretraining not measured: training from scratch would not fit a fifth of the time"
+            )
+        if not seconds or not self.run.has_model:
+            return None
+        end = self.begun + self.settings.budget.timeout - self._end_seconds(ground, advice)
+        measured = measure_benefit(self.run, self.records, min(end, time.time() + seconds))
+        self.records += measured.trials
+        if measured.benefit is None:
+            self.console.line(f"  benefit of pretraining not measured: {measured.why}")
+        else:
+            self.console.benefit(measured.benefit)
+        return measured.benefit
+
+    def close(self, ground: Ground, advice: Advice, interrupted: bool, benefit: Benefit | None = None) -> FitResult:
         """Load the winner from the run folder, measure it on the test split, write and tell the result."""
-        if not (self.run.model / "model.json").exists():
+        if not self.run.has_model:
             if interrupted:
                 raise KeyboardInterrupt
             raise SearchError("no trial came to an end, and the classifier of these backbones takes no linear probe")
@@ -428,6 +554,7 @@ class Fitting:
             labels = ground.dataset.labels[test]
             metrics = all_metrics(probabilities, labels)
             tested = estimate(ground.metric, probabilities, labels)
+        self._leave_yardstick(ground, interrupted)
         result = FitResult(
             predictor=predictor,
             advice=advice,
@@ -439,11 +566,23 @@ class Fitting:
             run_dir=self.run.path,
             seconds=time.time() - self.begun,
             interrupted=interrupted,
+            benefit=benefit,
+            hindsight=look_back(advice, self.records, card),
         )
         write_json(self.run.result, result.to_json())
-        n_stages = next(one.n_stages for one in advice.backbones if one.name == card.backbone)
+        n_stages = next(one.n_stages for one in advice.backbones if one.name == card.config["backbone"])
         self.console.winner(result, n_stages)
         return result
+
+    def _leave_yardstick(self, ground: Ground, interrupted: bool) -> None:
+        """For a later run that reuses this one's model. Whatever goes wrong, the model and the result are there."""
+        left = self.begun + self.settings.budget.timeout - time.time()
+        seconds = 0.0 if interrupted else min(left, YARDSTICK_SHARE * self.settings.budget.timeout)
+        try:
+            leave_yardstick(self.run, ground.dataset, ground.store, seconds, local_cpus())
+        except (Exception, KeyboardInterrupt) as error:
+            why = f"{type(error).__name__}: {error}"
+            self.console.line(f"  no yardstick, so this run cannot be a source of later ones ({why})", "yellow")
 
 
 def _features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
@@ -451,6 +590,30 @@ def _features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
     return LabelledFeatures(
         prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], len(dataset.classes)
     )
+
+
+def _stage_rows(dataset: Dataset, seed: int) -> NDArray[np.int64]:
+    """The images whose stages are probed: all, or stratified samples of training and validation images alike."""
+    train, val = dataset.indices("train"), dataset.indices("val")
+    share = min(1.0, STAGE_IMAGES / (len(train) + len(val)))
+    samples = [
+        rows[stratified_order(dataset.labels[rows], seed)[: max(len(dataset.classes), int(share * len(rows)))]]
+        for rows in (train, val)
+    ]
+    return np.sort(np.concatenate(samples))
+
+
+def _stage_features(prepared: Prepared, dataset: Dataset) -> dict[int, LabelledFeatures]:
+    """Features of the sampled images by freeze depth, the embeddings at the deepest."""
+    rows = prepared.stage_rows
+    labels, in_val = dataset.labels[rows], dataset.split[rows] == "val"
+    by_depth = prepared.stage_features | {prepared.n_stages: prepared.of(rows)}
+    return {
+        depth: LabelledFeatures(
+            features[~in_val], labels[~in_val], features[in_val], labels[in_val], len(dataset.classes)
+        )
+        for depth, features in by_depth.items()
+    }
 
 
 def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:

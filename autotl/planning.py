@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
+from collections.abc import Sequence
+from statistics import median
 
 from autotl.advice.advisor import Advice
 from autotl.advice.evidence import BackboneEvidence
 from autotl.models.catalog import BackboneEntry
-from autotl.space.search_space import SearchSpace
+from autotl.space.search_space import Config, SearchSpace
 from autotl.train.prepare import Prepared
-from autotl.train.task import BackboneFiles
-from autotl.tune.runner import Slots
+from autotl.tune.pace import Predict
 
 ADVICE_SHARE = 0.2
 """Largest share of the time that may pass before the search begins; later backbones are left out for it."""
@@ -21,6 +19,8 @@ MARGIN = 0.05
 MAX_BACKBONES = 3
 FULL_TRIALS_WANTED = 5
 """Epochs of a trial are set so that every slot has time for about so many full trials."""
+FEWEST, MOST = 4, 20
+"""Epochs of a full trial."""
 
 
 def expected_seconds(entry: BackboneEntry, first: Prepared | None) -> float:
@@ -37,13 +37,48 @@ def chosen_backbones(advice: Advice) -> tuple[BackboneEvidence, ...]:
     return tuple(near[:MAX_BACKBONES])
 
 
-def epochs(space: SearchSpace, files: dict[str, BackboneFiles], n_train: int, seconds: float, slots: Slots) -> int:
-    """Epochs of a full trial: the space's, or as many as leave every slot time for `FULL_TRIALS_WANTED` trials.
+def without_twins(
+    backbones: tuple[BackboneEvidence, ...], weights: dict[str, str]
+) -> tuple[tuple[BackboneEvidence, ...], dict[str, str]]:
+    """Backbones to search; and those whose weights one of these has as well, with its name.
 
-    An epoch of a half-frozen model takes about twice the evaluation time of its images.
+    The model of an earlier run has the weights of its pretrained backbone where that run's winner is a linear probe.
+
+    Args:
+        backbones: the best first.
+        weights: something that stands for the weights of each, by name.
+    """
+    first = {weights[one.name]: one.name for one in reversed(backbones)}
+    kept = {one.name: first[weights[one.name]] for one in backbones}
+    searched = tuple(one for one in backbones if kept[one.name] == one.name)
+    return searched, {name: keeper for name, keeper in kept.items() if name != keeper}
+
+
+def starts_with(advice: Advice, backbones: tuple[str, ...], twins: dict[str, str]) -> list[Config]:
+    """The start points of the `backbones` that are searched, each once; one of a twin is that of its namesake there."""
+    found: list[Config] = []
+    for point in advice.start_points:
+        same = point | {"backbone": twins.get(point["backbone"], point["backbone"])}
+        if same["backbone"] in backbones and same not in found:
+            found.append(same)
+    return found
+
+
+def epochs(space: SearchSpace, start_points: Sequence[Config], predict: Predict, seconds: float) -> int:
+    """Epochs of a full trial: the space's, or as many as leave time for `FULL_TRIALS_WANTED` full trials a slot.
+
+    Args:
+        space: what is searched.
+        start_points: stand for the trials to come; without any, the time is divided as if an epoch took a second.
+        predict: seconds of a trial, see `autotl.tune.pace`.
+        seconds: for the search.
     """
     if isinstance(space.max_t, int):
         return space.max_t
-    cheapest = min(one.seconds_per_image for one in files.values())
-    epoch = max(0.5, 2.0 * n_train * cheapest / slots.cpus)
-    return int(np.clip(math.floor(seconds / FULL_TRIALS_WANTED / epoch), 4, 20))
+    wanted = seconds / FULL_TRIALS_WANTED
+
+    def typical(n_epochs: int) -> float:
+        return median(predict(point, n_epochs, 0) for point in start_points) if start_points else float(n_epochs)
+
+    fitting = [count for count in range(FEWEST, MOST + 1) if typical(count) <= wanted]
+    return max(fitting, default=FEWEST)

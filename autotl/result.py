@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
+    from autotl.advice.benefit import Benefit
+    from autotl.advice.hindsight import Hindsight
     from autotl.predictor import Predictor
 
 
@@ -41,8 +43,10 @@ class TrialRecord:
         curve: validation score after every epoch, from epoch 0 (before training).
         error: traceback of a failed trial, else "".
         worker: host name and process id where it ran.
-        origin: "probe", "advice" (a start point), "search", or "refinement" (of the best, when time is short).
+        origin: "probe", "advice" (a start point), "search", "refinement" (of the best, when time is short), or
+            "benefit" (trained after the search, to measure what pretraining is worth).
         note: what was out of the ordinary, such as why frozen stages could not be computed once.
+        expected_seconds: what a full trial was expected to take when it was proposed.
     """
 
     number: int
@@ -58,6 +62,12 @@ class TrialRecord:
     worker: str = ""
     origin: str = "search"
     note: str = ""
+    expected_seconds: float | None = None
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search proposed it."""
+        return self.origin not in ("probe", "benefit")
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON types."""
@@ -91,13 +101,14 @@ class FitResult:
         advice: what was thought of the data before the search.
         trials: every trial, the linear probes first, then in the order in which they ended.
         metric: what was optimised on the validation images.
-        validation: that metric of the best model on the validation images it was chosen on, so on the bright side; if
-            the winner was then trained on these as well, from before that.
+        validation: that metric of the best model on the validation images it was chosen on, so on the bright side.
         test: that metric on the test split, which played no part in choosing; None without one.
         test_metrics: all metrics on the test split; empty without one.
         run_dir: where everything is.
         seconds: wall time of the fit.
         interrupted: whether the user ended the search early.
+        benefit: pretrained weights against random ones; None where that was not measured.
+        hindsight: the advice against what won.
     """
 
     predictor: Predictor
@@ -110,11 +121,13 @@ class FitResult:
     run_dir: Path
     seconds: float
     interrupted: bool = False
+    benefit: Benefit | None = None
+    hindsight: Hindsight | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain JSON types, without the model."""
         card = self.predictor.card
-        statuses = [trial.status for trial in self.trials if trial.origin != "probe"]
+        statuses = [trial.status for trial in self.trials if trial.searched]
         return {
             "run_dir": str(self.run_dir),
             "metric": self.metric,
@@ -127,4 +140,6 @@ class FitResult:
             "similarity": self.advice.similarity.similarity,
             "seconds": round(self.seconds, 1),
             "interrupted": self.interrupted,
+            "benefit": None if self.benefit is None else self.benefit.to_json(),
+            "hindsight": None if self.hindsight is None else self.hindsight.to_json(),
         }

@@ -60,7 +60,7 @@ def fingerprint(plain: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """The files of one run. Everything in it is plain text or safetensors; no pickle is ever loaded from it."""
+    """The files of one run. Everything in it is plain text, safetensors or npz; no pickle is ever loaded from it."""
 
     path: Path
 
@@ -90,6 +90,11 @@ class RunDir:
         return self.path / "study.journal"
 
     @property
+    def benefit(self) -> Path:
+        """Pretrained weights against random ones, where that was measured."""
+        return self.path / "benefit.json"
+
+    @property
     def result(self) -> Path:
         """The outcome: winner, scores, timings; written last."""
         return self.path / "result.json"
@@ -100,9 +105,24 @@ class RunDir:
         return self.path / "model"
 
     @property
+    def yardstick(self) -> Path:
+        """Embeddings of training images by the best model; a later run that reuses it measures similarity with them."""
+        return self.model / "yardstick.npz"
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a best model yet."""
+        return (self.model / "model.json").exists()
+
+    @property
     def log(self) -> Path:
         """What happened, with time stamps."""
         return self.path / "fit.log"
+
+    @property
+    def finished(self) -> Path:
+        """Trials that came to their end, until the winner is made."""
+        return self.cache / "finished"
 
     @property
     def cache(self) -> Path:
@@ -177,10 +197,10 @@ def create(path: Path) -> RunDir:
 
 def abandon(run: RunDir) -> None:
     """Free the folder of a fit that ended before it had a model, so that it can be used again."""
-    if (run.model / "model.json").exists():
+    if run.has_model:
         return
-    names = (run.settings, run.log, run.trials, run.advice, run.space, run.journal, run.result, run.path / ".lock")
-    for path in (*names, *run.path.glob(f"{run.journal.name}.*")):
+    names = (run.settings, run.log, run.trials, run.advice, run.space, run.journal, run.benefit, run.result)
+    for path in (*names, run.path / ".lock", *run.path.glob(f"{run.journal.name}.*")):
         path.unlink(missing_ok=True)
     for folder in (run.model, run.path):
         with suppress(OSError):  # holds something else, or is not there
@@ -196,7 +216,7 @@ def find(path: str | os.PathLike[str]) -> RunDir:
     run = RunDir(Path(path).absolute())
     if not run.path.is_dir():
         raise RunFolderError([Problem("run folder", str(path), "no such folder")])
-    if not (run.model / "model.json").exists():
+    if not run.has_model:
         found = "is a run without a model yet" if run.settings.exists() else "is not a run folder (no model/model.json)"
         raise RunFolderError([Problem("run folder", str(path), found, remedy="name a folder made by autotl fit")])
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -68,12 +69,15 @@ class FitSettings:
         metric: what is optimised on the validation images, one of `METRICS` or "auto".
         search_space: "auto" (follow the advice), the name of a shipped space, or the path of a TOML file.
         backbones: "auto", or names from the catalog, timm names, or `NAME=PATH` for weights in a local file.
+        sources: run folders of earlier fits whose best models are backbones, too.
         output_dir: the run folder; None makes a new one below `autotl_runs/`.
         seed: seeds the split, the sampler and every trial.
         val_fraction: share of the training images of every class held back when there is no validation split.
         skip_unreadable: leave unreadable images out instead of stopping at them.
         allow_download: let weights be fetched from the model hub when they are not in its cache.
         resources: where trials run.
+        yardstick: a file of `autotl yardstick build` to measure similarity with; None takes the one shipped.
+        measure_benefit: train the winner from scratch as well, whatever the scenario.
     """
 
     dataset_dir: Path
@@ -87,12 +91,17 @@ class FitSettings:
     skip_unreadable: bool = False
     allow_download: bool = False
     resources: Resources = Resources()
+    sources: tuple[Path, ...] = ()
+    yardstick: Path | None = None
+    measure_benefit: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON types."""
         plain = asdict(self)
         plain["dataset_dir"] = str(self.dataset_dir)
+        plain["sources"] = [str(path) for path in self.sources]
         plain["output_dir"] = None if self.output_dir is None else str(self.output_dir)
+        plain["yardstick"] = None if self.yardstick is None else str(self.yardstick)
         return plain
 
 
@@ -109,6 +118,11 @@ def as_seconds(timeout: float | str) -> float:
 def as_names(backbones: str | Sequence[str]) -> tuple[str, ...]:
     """One name or several, as a tuple."""
     return (backbones,) if isinstance(backbones, str) else tuple(backbones)
+
+
+def as_paths(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    """One path or several, as a tuple."""
+    return (Path(paths),) if isinstance(paths, str | os.PathLike) else tuple(Path(path) for path in paths)
 
 
 def check_settings(settings: FitSettings) -> list[Problem]:

@@ -63,6 +63,12 @@ class SearchSpace:
         assert isinstance(parameter, Categorical)
         return parameter.choices
 
+    def lowest_depth(self, n_stages: int) -> int:
+        """The smallest freeze depth of a backbone with so many stages."""
+        parameter = self["freeze_depth"]
+        assert isinstance(parameter, Depth)
+        return parameter.bounds(n_stages)[0]
+
     def narrow(self, **changes: tuple[Any, ...] | Parameter) -> SearchSpace:
         """The same space with some parameters replaced; a tuple stands for choices (or low, high of a range)."""
         parameters = []

@@ -161,3 +161,21 @@ class TestExample:
         assert "autotl: interrupted" in text
         assert "Traceback" not in text
         assert not (run / "cache").exists()
+
+
+def test_a_yardstick_is_built_and_measured_with(commands: Any, dataset: Path, tmp_path: Path) -> None:
+    """Against a yardstick of shapes, other shapes are what the source is made of."""
+    build = ("yardstick", "build", "--images", dataset / "train", "--backbone", commands.LITE0, "--source", "shapes")
+    done = commands.run(*build, "--output", "shapes.npz", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("60 photographs of 3 classes of shapes in shapes.npz; ")
+    again = commands.run(*build, "--output", "shapes.npz", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    options = ("--backbone", commands.LITE0, "--yardstick", "shapes.npz", "--json")
+    done = commands.run("advise", dataset / "test", *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    similarity = json.loads(done.stdout)["similarity"]
+    assert similarity["source"] == "shapes"
+    assert similarity["similarity"] > 0.8
+    assert {name: nearest[0] for name, nearest in similarity["nearest"].items()} == {name: name for name in CLASSES}

@@ -45,7 +45,15 @@ def test_advice_says_what_the_data_is_like_and_what_follows(shapes: Path, tmp_pa
     (evidence,) = advice.backbones
     assert evidence.name == LITE0
     assert evidence.probe_score > 0.6
-    assert {"size", "similarity", "scenario", "backbones"} <= {one.code for one in advice.statements}
+    codes = {one.code for one in advice.statements}
+    assert {"size", "similarity", "scenario", "backbones", "stages", "learning_curve", "start_points"} <= codes
+    assert sorted(evidence.stage_scores) == list(range(1, evidence.n_stages + 1))
+    assert evidence.stage_scores.keys() == evidence.stage_errors.keys()
+    assert evidence.stage_scores[evidence.n_stages] == pytest.approx(evidence.probe_score, abs=0.15)
+    assert evidence.proposed_depth in evidence.stage_scores
+    assert evidence.learning_curve is not None
+    assert 24 <= evidence.learning_curve.n_images[-1] < 36
+    assert len(advice.start_reasons) == len(advice.start_points)
     assert all(point["backbone"] == LITE0 for point in advice.start_points)
     assert advice.start_points
     # It survives JSON, with no NaN in it, and leaves no run folder.

@@ -100,6 +100,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
             slots=slots,
             first_number=1,
             trainable=make_trainable(),
+            predict=lambda config, epochs, views_from: 0.1 * epochs,
         )
         outcome = run_search(plan, told.append)
     assert not outcome.interrupted

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from autotl.advice.reference import make_yardstick, save_yardstick
 from autotl.cli import main
 from autotl.errors import ModelFileError, Problem, SearchError, SettingsError
 from autotl.result import Estimate
@@ -78,12 +81,15 @@ def test_fit_passes_its_defaults_on(door: Replace, capsys: Capture) -> None:
         "metric": "auto",
         "search_space": "auto",
         "backbones": "auto",
+        "source": (),
         "output_dir": None,
         "seed": 0,
         "val_fraction": 0.2,
         "skip_unreadable": False,
         "allow_download": False,
         "resources": Resources(),
+        "yardstick": None,
+        "measure_benefit": False,
         "quiet": False,
     }
     assert capsys.readouterr().out == ""
@@ -93,8 +99,9 @@ def test_fit_passes_every_option_on(door: Replace) -> None:
     fit = door("fit", RESULT)
     options = (
         "--timeout 1.5h --n-trials 7 --metric log_loss --space quick --backbone resnet18 --backbone a=b.pth "
+        "--source old --source older "
         "--output run --seed 3 --val-fraction 0.3 --skip-unreadable --allow-download --slots 2 --cpus-per-trial 4 "
-        "--gpus-per-trial 0.5 --address auto --quiet"
+        "--gpus-per-trial 0.5 --address auto --yardstick own.npz --measure-benefit --quiet"
     )
     assert main(["fit", *options.split(), "photos"]) == 0
     assert fit.given == ("photos",)
@@ -104,12 +111,15 @@ def test_fit_passes_every_option_on(door: Replace) -> None:
         "metric": "log_loss",
         "search_space": "quick",
         "backbones": ["resnet18", "a=b.pth"],
+        "source": ["old", "older"],
         "output_dir": "run",
         "seed": 3,
         "val_fraction": 0.3,
         "skip_unreadable": True,
         "allow_download": True,
         "resources": Resources(address="auto", slots=2, cpus_per_trial=4, gpus_per_trial=0.5),
+        "yardstick": "own.npz",
+        "measure_benefit": True,
         "quiet": True,
     }
 
@@ -124,16 +134,21 @@ def test_fit_with_json_prints_the_result_and_nothing_else(door: Replace, capsys:
 @pytest.mark.parametrize("as_json", [False, True])
 def test_advise_passes_its_options_on(door: Replace, capsys: Capture, as_json: bool) -> None:
     advise = door("advise", SimpleNamespace(to_json=lambda: {"scenario": 1}))
-    options = "--metric f1_macro --backbone resnet18 --seed 3 --val-fraction 0.3 --skip-unreadable --allow-download"
+    options = (
+        "--metric f1_macro --backbone resnet18 --source old --seed 3 --val-fraction 0.3 --skip-unreadable "
+        "--allow-download"
+    )
     assert main(["advise", "photos", *options.split(), *(["--json"] if as_json else [])]) == 0
     assert advise.given == ("photos",)
     assert advise.options == {
         "backbones": ["resnet18"],
+        "source": ["old"],
         "metric": "f1_macro",
         "seed": 3,
         "val_fraction": 0.3,
         "skip_unreadable": True,
         "allow_download": True,
+        "yardstick": None,
         "quiet": as_json,
     }
     assert capsys.readouterr().out == ('{\n  "scenario": 1\n}\n' if as_json else "")
@@ -155,6 +170,8 @@ def test_advise_passes_its_options_on(door: Replace, capsys: Capture, as_json: b
         (["spaces"], "the following arguments are required: ACTION"),
         (["spaces", "copy", "quick"], "the following arguments are required: FILE"),
         (["backbones"], "the following arguments are required: ACTION"),
+        (["yardstick"], "the following arguments are required: ACTION"),
+        (["yardstick", "build"], "the following arguments are required: --images, --backbone, --output"),
         (["example", "letters", "there"], "argument name: invalid choice: 'letters'"),
     ],
 )
@@ -180,7 +197,7 @@ def test_help_names_every_command_and_the_layouts(capsys: Capture) -> None:
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     first_words = {line.split()[0] for line in printed.splitlines() if line.startswith("    ")}
-    assert first_words >= {"fit", "advise", "predict", "evaluate", "spaces", "backbones", "example"}
+    assert first_words >= {"fit", "advise", "predict", "evaluate", "spaces", "backbones", "yardstick", "example"}
     assert "DIR/train/CLASS/images" in printed
 
 
@@ -286,10 +303,89 @@ def test_advise_lists_the_problems_of_every_kind(capsys: Capture) -> None:
 
 
 @pytest.mark.usefixtures("_fitting")
+def test_sources_are_looked_at_with_everything_else(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "photos_only").mkdir()
+    assert main(["fit", "photos", "--source", "gone", "--source", "photos_only", "--seed", "-1"]) == 2
+    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+    assert heads == [
+        "  - seed: -1",
+        "  - source gone: no such folder",
+        "  - source photos_only: is not a run folder (no model/model.json)",
+        "  - dataset photos: no such folder",
+    ]
+
+
+@pytest.mark.usefixtures("_fitting")
 @pytest.mark.parametrize("arguments", [["predict", "gone", "a.jpg"], ["evaluate", "gone", "photos"]])
 def test_a_run_that_does_not_exist_ends_with_code_2(arguments: list[str], capsys: Capture) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err == "autotl: 1 problem with what was given:\n  - gone: no such folder\n"
+
+
+# -- the yardstick -----------------------------------------------------------------------------------------------
+
+
+def test_yardstick_build_passes_its_options_on(door: Replace, capsys: Capture) -> None:
+    build = door("build_yardstick", SimpleNamespace(names=("ant", "ant", "bee"), source="insects"))
+    options = "--images photos --backbone resnet18 --source insects --output own.npz --allow-download"
+    assert main(["yardstick", "build", *options.split()]) == 0
+    assert build.given == ("photos", "resnet18", "own.npz")
+    assert build.options == {"source": "insects", "allow_download": True, "quiet": False}
+    assert capsys.readouterr().out == (
+        "3 photographs of 2 classes of insects in own.npz; use it with autotl advise DIR --yardstick own.npz\n"
+    )
+
+
+def test_yardstick_build_lists_every_problem(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "own.npz").touch()
+    options = "--images photos --backbone zzzzzqqq --output own.npz"
+    assert main(["yardstick", "build", *options.split()]) == 2
+    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+    assert heads == [
+        "  - images photos: no such folder",
+        "  - backbones 'zzzzzqqq': unknown to autotl's catalog and to timm",
+        "  - output own.npz: exists already",
+    ]
+
+
+@pytest.mark.usefixtures("_fitting")
+def test_a_yardstick_that_a_model_of_a_run_made_is_none_of_its_pretrained_backbone(capsys: Capture) -> None:
+    backbone, rows, names = "tf_efficientnet_lite0.in1k", np.eye(20, dtype=np.float32), ("x",) * 20
+    made = make_yardstick("birds", backbone, rows, names)
+    save_yardstick(replace(made, weights_sha256="abc"), Path("own.npz"))
+    assert main(["advise", "photos", "--yardstick", "own.npz"]) == 2
+    shown = capsys.readouterr().err
+    assert "  - yardstick own.npz: was made by the model of a run" in shown
+    assert "name that run as a source instead" in shown
+
+
+@pytest.mark.usefixtures("_fitting")
+@pytest.mark.parametrize("content", [None, b"PK no archive", b""])
+def test_a_yardstick_that_cannot_be_read_is_told_with_the_rest(
+    tmp_path: Path, capsys: Capture, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "own.npz").write_bytes(content)
+    assert main(["advise", "photos", "--yardstick", "own.npz", "--seed", "-1"]) == 2
+    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+    found = "no such file" if content is None else "cannot be read ("
+    assert [heads[0], heads[2]] == ["  - seed: -1", "  - dataset photos: no such folder"]
+    assert heads[1].startswith(f"  - yardstick own.npz: {found}")
+
+
+@pytest.mark.usefixtures("_fitting")
+def test_a_yardstick_whose_backbone_is_not_here_is_told(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    names = tuple("x" * 20)
+    for file, backbone in (("hub.npz", "convnext_tiny.fb_in1k"), ("gone.npz", "resnet18.a1_in1k=gone.pth")):
+        save_yardstick(make_yardstick("source", backbone, rows, names), tmp_path / file)
+        assert main(["advise", "photos", "--yardstick", file]) == 2
+        heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+        assert heads[0].startswith(f"  - yardstick {file}: {backbone}: ")
+        assert len(heads) == 2
 
 
 # -- predict and evaluate ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autotl.console import Console, interval_text, log, log_to_file, print_error, print_plain
+from autotl.console import Console, interval_text, log, log_to_file, print_error, print_plain, sparkline
 from autotl.result import Estimate, FitResult, Status, TrialRecord
 
 Capture = pytest.CaptureFixture[str]
@@ -24,7 +24,7 @@ def a_trial(score: float | None = 0.5, number: int = 1, **changes: Any) -> Trial
 
 
 def a_result(**changes: Any) -> FitResult:
-    card = SimpleNamespace(backbone="resnet18", freeze_depth=2, trial_id="a1b2", provenance={})
+    card = SimpleNamespace(config={"backbone": "resnet18"}, freeze_depth=2, trial_id="a1b2", provenance={})
     values: dict[str, Any] = {
         "predictor": SimpleNamespace(card=card),
         "advice": None,
@@ -116,8 +116,8 @@ def test_the_head_of_the_table_of_trials_stands_above_its_columns(capsys: Captur
     console.trial_header(1)
     console.trial(a_trial(), 5)
     head, row = capsys.readouterr().out.splitlines()
-    assert " ".join(head.split()) == "trial status score best depth rate views epochs time left backbone"
-    assert " ".join(row.split()) == "1 completed 0.5000 0.5000 2 of 5 ×0.100 light 3 4.2s 0s resnet18"
+    assert " ".join(head.split()) == "trial status score best depth rate views epochs time planned left backbone"
+    assert " ".join(row.split()) == "1 completed 0.5000 0.5000 2 of 5 ×0.100 light 3 4.2s - 0s resnet18"
     for name, value in [("score", "0.5000"), ("depth", "2 of 5"), ("rate", "×0.100"), ("time", "4.2s")]:
         assert head.index(name) + len(name) == row.index(value) + len(value)
     assert head.index("backbone") == row.index("resnet18")
@@ -209,7 +209,7 @@ def test_the_winner_is_shown_with_scores_and_what_to_do_next(capsys: Capture) ->
 def test_the_winner_says_how_it_was_trained(
     capsys: Capture, freeze_depth: int | None, trial_id: str, words: str
 ) -> None:
-    card = SimpleNamespace(backbone="resnet18", freeze_depth=freeze_depth, trial_id=trial_id, provenance={})
+    card = SimpleNamespace(config={"backbone": "resnet18"}, freeze_depth=freeze_depth, trial_id=trial_id, provenance={})
     Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
     assert f"  resnet18, {words}\n" in capsys.readouterr().out
 
@@ -255,10 +255,58 @@ def test_an_error_is_printed_as_it_is(capsys: Capture) -> None:
     assert capsys.readouterr().err == ODD + "\n"
 
 
-def test_a_winner_trained_once_more_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    provenance = {"refit": "trained on training and validation images"}
-    card = SimpleNamespace(backbone="resnet18", freeze_depth=2, trial_id="a1b2", provenance=provenance)
+def test_a_winner_that_is_an_average_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    provenance = {"soup": ["a1", "b2", "probe-resnet18"]}
+    config = {"backbone": "resnet18"}
+    card = SimpleNamespace(config=config, freeze_depth=2, trial_id="soup", provenance=provenance)
     Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
-    shown = capsys.readouterr().out
-    assert "  trained on training and validation images\n" in shown
-    assert "validation accuracy before that" in shown
+    assert "  the average of 3 models: a1, b2, probe-resnet18\n" in capsys.readouterr().out
+
+
+def test_a_winner_says_what_became_of_the_advice(capsys: Capture) -> None:
+    Console().winner(a_result(hindsight=SimpleNamespace(text="Advised: a; best: b.")), 5)
+    assert "\n  Advised: a; best: b.\n  2 trials in 61 s" in capsys.readouterr().out
+
+
+def test_trials_after_the_search_are_not_counted_as_searched(capsys: Capture) -> None:
+    Console().winner(a_result(trials=(a_trial(origin="probe"), a_trial(), a_trial(origin="benefit"))), 5)
+    assert "  1 trials in 61 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"),
+    [
+        ((0.0, 0.5, 1.0), "▁▅█"),
+        ((0.0, 1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1.0), "▁▂▃▄▅▆▇█"),
+        ((0.9, float("nan"), 1.0), "▇ █"),
+        ((), ""),
+    ],
+)
+def test_a_sparkline_has_a_bar_a_value(values: tuple[float, ...], bars: str) -> None:
+    assert sparkline(values, 0.0, 1.0) == bars
+
+
+def test_a_sparkline_of_equal_values_is_flat() -> None:
+    assert sparkline((0.3, 0.3), 0.3, 0.3) == "▁▁"
+
+
+def test_the_benefit_is_two_curves_on_one_scale_and_sentences(capsys: Capture) -> None:
+    benefit: Any = SimpleNamespace(
+        pretrained=(0.8, 0.9, 0.9), scratch=(0.2, 0.5), sentences=("Start: much.", "Negative transfer: [odd].")
+    )
+    Console().benefit(benefit)
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "Pretrained or from scratch",
+        "  pretrained  ▇██  0.8000 to 0.9000, epochs 0 to 2",
+        "  scratch     ▁▄  0.2000 to 0.5000, epochs 0 to 1",
+        "  Start: much.",
+        "  Negative transfer: [odd].",
+    ]
+
+
+def test_a_winner_from_an_own_source_is_shown_under_the_name_that_the_search_used(capsys: Capture) -> None:
+    config = {"backbone": "birds/resnet18"}
+    card = SimpleNamespace(backbone="resnet18", config=config, freeze_depth=2, trial_id="a1b2", provenance={})
+    Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
+    assert "  birds/resnet18, freeze depth 2 of 5\n" in capsys.readouterr().out

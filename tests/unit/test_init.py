@@ -28,6 +28,7 @@ PUBLIC = [
     "Status",
     "TrialRecord",
     "advise",
+    "build_yardstick",
     "evaluate",
     "fit",
     "load",

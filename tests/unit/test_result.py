@@ -63,6 +63,7 @@ def test_a_trial_becomes_plain_json() -> None:
         "worker": "host:17",
         "origin": "advice",
         "note": "",
+        "expected_seconds": None,
     }
     assert type(RECORD.to_json()["status"]) is str
 
@@ -102,6 +103,8 @@ def test_a_result_becomes_json_without_the_model() -> None:
         "similarity": 0.5,
         "seconds": 61.3,
         "interrupted": True,
+        "benefit": None,
+        "hindsight": None,
     }
 
 
@@ -110,11 +113,12 @@ def test_a_result_without_test_split_says_so() -> None:
     assert a_result().to_json()["test_metrics"] == {}
 
 
-def test_a_result_counts_trials_by_status_but_not_the_probes() -> None:
+def test_a_result_counts_the_trials_of_the_search_by_status() -> None:
     trials = (
         a_trial(Status.COMPLETED, "probe"),
         a_trial(Status.COMPLETED, "advice"),
         a_trial(Status.COMPLETED),
         a_trial(Status.FAILED),
+        a_trial(Status.CUT, "benefit"),
     )
     assert a_result(trials=trials).to_json()["trials"] == {"completed": 2, "failed": 1}

@@ -16,6 +16,7 @@ from autotl.settings import (
     FitSettings,
     Resources,
     as_names,
+    as_paths,
     as_seconds,
     check_settings,
     parse_duration,
@@ -73,6 +74,12 @@ def test_a_timeout_may_be_a_number_or_a_text() -> None:
 def test_a_timeout_that_is_no_duration_is_left_for_the_check_to_report() -> None:
     assert math.isnan(as_seconds("soon"))
     assert problem_of(replace(FINE, budget=Budget(as_seconds("soon"))))[:2] == ("timeout", "not a duration")
+
+
+def test_one_path_is_a_tuple_of_one() -> None:
+    assert as_paths("run") == as_paths(Path("run")) == (Path("run"),)
+    assert as_paths(["run", Path("other")]) == (Path("run"), Path("other"))
+    assert as_paths(()) == ()
 
 
 def test_one_name_is_a_tuple_of_one() -> None:
@@ -153,19 +160,24 @@ def test_all_problems_are_reported_at_once() -> None:
 
 
 def test_settings_become_json() -> None:
-    settings = FitSettings(Path("photos"), Budget(60.0, 5), output_dir=Path("run"), backbones=("a", "b"))
+    settings = FitSettings(
+        Path("photos"), Budget(60.0, 5), output_dir=Path("run"), backbones=("a", "b"), sources=(Path("old"),)
+    )
     assert json.loads(json.dumps(settings.to_json())) == {
         "dataset_dir": "photos",
         "budget": {"timeout": 60.0, "n_trials": 5},
         "metric": "auto",
         "search_space": "auto",
         "backbones": ["a", "b"],
+        "sources": ["old"],
         "output_dir": "run",
         "seed": 0,
         "val_fraction": 0.2,
         "skip_unreadable": False,
         "allow_download": False,
         "resources": {"address": None, "slots": None, "cpus_per_trial": None, "gpus_per_trial": None},
+        "yardstick": None,
+        "measure_benefit": False,
     }
     assert FINE.to_json()["output_dir"] is None
 

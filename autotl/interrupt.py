@@ -1,0 +1,42 @@
+"""Ctrl-C that is not lost.
+
+Libraries swallow it in bare `except:` clauses while they are imported, and Python itself in callbacks of the garbage
+collector. Whoever presses it once is heard nevertheless: `raise_if_pressed` raises it again between pieces of work.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_pressed = threading.Event()
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """Notice Ctrl-C inside; does nothing outside the main thread, or where SIGINT has another handler than Python's."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _pressed.clear()
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _pressed.set()
+    raise KeyboardInterrupt
+
+
+def raise_if_pressed() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C was pressed since `noticed` was entered."""
+    if _pressed.is_set():
+        _pressed.clear()
+        raise KeyboardInterrupt

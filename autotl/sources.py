@@ -1,0 +1,238 @@
+"""Own source models: the best model of an earlier run as a backbone, and the yardstick that a run leaves for that.
+
+The naive model that a source has to beat gives every image the class shares of its training images: what has learned
+no more than these has nothing to transfer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autotl import rundir
+from autotl.advice.reference import MIN_PHOTOGRAPHS, Yardstick, load_yardstick, make_yardstick, save_yardstick
+from autotl.data.pixels import PixelStore
+from autotl.data.splits import Dataset
+from autotl.errors import BackboneError, ModelFileError, Problem, RunFolderError, SettingsError
+from autotl.models.backbone import preprocessing_of
+from autotl.models.catalog import BackboneEntry, find_entry
+from autotl.models.saved import ModelCard, load_card
+from autotl.models.weights import load_pretrained, locate
+from autotl.rundir import RunDir
+from autotl.train.activations import ImageSource, batches, embed
+from autotl.train.device import pick_device
+
+YARDSTICK_IMAGES = 1000
+"""Training images in a run's yardstick, at most."""
+_REFIT = "run autotl fit on its data again with this version"
+FEWEST = 32
+"""Images a worker that a yardstick is made of, however little time is left."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnSource:
+    """The best model of an earlier run, which passed every check.
+
+    Attributes:
+        name: of the run's folder.
+        run: the run folder.
+        entry: the model as a backbone, named `name/timm_name`.
+        yardstick: embeddings of images it was trained on, by itself.
+    """
+
+    name: str
+    run: RunDir
+    entry: BackboneEntry
+    yardstick: Yardstick
+
+    def renamed(self, name: str) -> OwnSource:
+        """The same under another name, wherever the name is used."""
+        entry = replace(self.entry, name=f"{name}/{self.entry.timm_name}")
+        yardstick = replace(self.yardstick, source=f"the data of {name}", backbone=entry.name)
+        return replace(self, name=name, entry=entry, yardstick=yardstick)
+
+    def to_json(self) -> dict[str, str]:
+        """Where weights came from, for the card of a model that began with them."""
+        return {"name": self.name, "run": str(self.run.path), "sha256": self.entry.sha256}
+
+
+def find_sources(paths: Sequence[Path]) -> tuple[tuple[OwnSource, ...], list[Problem]]:
+    """The models of earlier runs, and everything that is wrong with any of them.
+
+    Runs whose folders have the same name get the first digits of their model's checksum to tell them apart.
+    """
+    found: list[OwnSource] = []
+    problems: list[Problem] = []
+    for path in paths:
+        source, wrong = look_at(path)
+        problems += wrong
+        if source is not None and source.entry.sha256 in {one.entry.sha256 for one in found}:
+            problems.append(Problem("run folder", f"source {path}", "is named more than once", "each model once"))
+        elif source is not None:
+            found.append(source)
+    names = [one.name for one in found]
+    distinct = [
+        one if names.count(one.name) == 1 else one.renamed(f"{one.name}-{one.entry.sha256[:6]}") for one in found
+    ]
+    return tuple(distinct), problems
+
+
+def look_at(path: Path) -> tuple[OwnSource | None, list[Problem]]:
+    """One earlier run: its model as a source, or None with every problem it has."""
+    where = f"source {path}"
+    try:
+        run = rundir.find(path)
+        card = load_card(run.model)
+    except RunFolderError as error:
+        return None, [replace(problem, where=where) for problem in error.problems]
+    except ModelFileError as error:
+        return None, [Problem("run folder", where, str(error))]
+    entry, problems = _look_at_model(run, card, where)
+    yardstick, more = _look_at_yardstick(run, card, where)
+    problems += more + _look_at_score(card, where)
+    if problems or entry is None or yardstick is None:
+        return None, problems
+    name = run.path.resolve().name
+    return OwnSource(name, run, entry, yardstick).renamed(name), []
+
+
+def entry_of(run: RunDir, card: ModelCard) -> BackboneEntry:
+    """The run's model as a backbone: cost, stages and source learning rate are those of its architecture.
+
+    Raises:
+        BackboneError: if timm does not know the architecture.
+    """
+    return replace(
+        find_entry(card.backbone),
+        name=f"{run.path.name}/{card.backbone}",
+        timm_name=card.backbone,
+        weights="run",
+        path=str(run.model / card.weights),
+        sha256=card.sha256,
+        top1=0.0,  # ImageNet's classes may be forgotten
+        package="",
+        file="",
+    )
+
+
+def _look_at_model(run: RunDir, card: ModelCard, where: str) -> tuple[BackboneEntry | None, list[Problem]]:
+    try:
+        entry = entry_of(run, card)
+    except BackboneError:
+        found = f"its architecture {card.backbone!r} is unknown to this version of timm"
+        remedy = f"install timm {card.provenance.get('versions', {}).get('timm', 'as it was then')}"
+        return None, [Problem("run folder", where, found, remedy=remedy)]
+    try:
+        load_pretrained(entry, locate(entry))
+    except BackboneError as error:
+        return None, [Problem("run folder", where, problem.found) for problem in error.problems]
+    return entry, []
+
+
+def _look_at_yardstick(run: RunDir, card: ModelCard, where: str) -> tuple[Yardstick | None, list[Problem]]:
+    file = run.yardstick.relative_to(run.path)
+    if not run.yardstick.is_file():
+        found = (
+            f"has no {file}: it was made by an older autotl, did not come to its end, or has fewer than "
+            f"{MIN_PHOTOGRAPHS} training images"
+        )
+        return None, [Problem("run folder", where, found, remedy=_REFIT)]
+    try:
+        yardstick = load_yardstick(run.yardstick)
+    except SettingsError as error:
+        return None, [Problem("run folder", where, f"{file} {one.found}", remedy=_REFIT) for one in error.problems]
+    if yardstick.weights_sha256 != card.sha256:
+        found = f"{file} was made by another model than the one that is there"
+        return None, [Problem("run folder", where, found, remedy=_REFIT)]
+    return yardstick, []
+
+
+def _look_at_score(card: ModelCard, where: str) -> list[Problem]:
+    naive, validation = card.provenance.get("majority_score"), card.validation
+    if not isinstance(naive, int | float):
+        found = "model/model.json does not say how the naive model does: it was made by an older autotl"
+        return [Problem("run folder", where, found, remedy=_REFIT)]
+    smaller_is_better = card.metric == "log_loss"
+    surely = -validation.high if smaller_is_better else validation.low
+    if surely > naive:  # never true of NaN
+        return []
+    found = (
+        f"its model does not surely beat the naive one that always names the largest class: validation {card.metric} "
+        f"{validation.value:.3f} (95 % interval {validation.low:.3f} to {validation.high:.3f}, {validation.n_images} "
+        f"images), the naive model {abs(naive):.3f}"
+    )
+    remedy = "fit its data with more images or more time, or leave this source out"
+    return [Problem("run folder", where, found, "an interval on the better side of the naive model", remedy)]
+
+
+def leave_yardstick(run: RunDir, dataset: Dataset, store: PixelStore, seconds: float, workers: int) -> int:
+    """Embed training images with the run's best model and write its yardstick.
+
+    Args:
+        run: holds the model.
+        dataset: of the run; at most `YARDSTICK_IMAGES` of its training images are drawn, always the same.
+        store: their pixels.
+        seconds: after which no more images are embedded. There is always one batch a worker.
+        workers: batches at once, on one core each.
+
+    Returns:
+        The number of images in it.
+
+    Raises:
+        BackboneError: if the model cannot be loaded.
+        ValueError: if there are fewer than `MIN_PHOTOGRAPHS` training images; if all images, or half of their pairs,
+            look the same to the model: nothing can be measured with that.
+        OSError: if the file cannot be written.
+    """
+    rows = np.random.default_rng(0).permutation(dataset.indices("train"))[:YARDSTICK_IMAGES]
+    if len(rows) < MIN_PHOTOGRAPHS:
+        raise ValueError(f"{len(rows)} training images are no yardstick; {MIN_PHOTOGRAPHS} or more are")
+    card = load_card(run.model)
+    entry = entry_of(run, card)
+    device = pick_device()
+    model = load_pretrained(entry, locate(entry)).eval().to(device, memory_format=torch.channels_last)
+    source = ImageSource(store.open(), replace(preprocessing_of(model), store_size=store.size), device, seed=0)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            outputs: torch.Tensor = model(images)
+        return outputs
+
+    embeddings = embed_until(
+        lambda part: embed(forward, source, part, workers=workers), rows, seconds, batch=FEWEST * workers
+    )
+    names = tuple(dataset.classes[dataset.labels[row]] for row in rows[: len(embeddings)])
+    yardstick = make_yardstick(dataset.root.name, card.backbone, embeddings, names)
+    spread = np.ptp(embeddings, axis=0).max()
+    if not (spread > 1e-6 * np.abs(embeddings).max() and yardstick.squared_bandwidth > 0):
+        raise ValueError("the images look the same to the model")
+    save_yardstick(replace(yardstick, weights_sha256=card.sha256), run.yardstick)
+    return len(embeddings)
+
+
+def embed_until(
+    embed_rows: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    rows: NDArray[np.int64],
+    seconds: float,
+    *,
+    batch: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> NDArray[np.float32]:
+    """Embeddings of the first of `rows`, as many as `seconds` allow, but of one batch in any case.
+
+    Returns:
+        Shape (images, dimensions).
+    """
+    begun = clock()
+    parts: list[NDArray[np.float32]] = []
+    for part in batches(rows, batch):
+        if parts and (clock() - begun) * (len(parts) + 1) / len(parts) > seconds:
+            break
+        parts.append(embed_rows(part))
+    return np.concatenate(parts)

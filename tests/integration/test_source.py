@@ -1,0 +1,153 @@
+"""The model of one fit as a backbone of the next. Only the second fit searches; the others end after the advice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import autotl
+from autotl.advice.reference import load_yardstick
+from autotl.cli import main
+from autotl.result import Status
+from autotl.space.files import load_space, to_toml
+from autotl.tune.runner import Slots
+
+LITE0 = "tf_efficientnet_lite0.in1k"
+OWN = f"first/{LITE0}"
+
+
+class CtrlC:
+    """Stands in for the session of Ray: the user ends the fit when the search is about to begin."""
+
+    def __init__(self, resources: autotl.Resources) -> None:
+        pass
+
+    def __enter__(self) -> CtrlC:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def wait(self) -> Slots:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def probe_only() -> Iterator[Callable[[Path, Path], Path]]:
+    """A fit whose model is the linear probe: of a data set, into a run folder."""
+
+    def run(dataset: Path, output: Path) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("autotl.tune.runner.RaySession", CtrlC)
+            result = autotl.fit(dataset, backbones=LITE0, output_dir=output, seed=1, quiet=True)
+        assert result.interrupted
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_shapes: Callable[..., Path],
+    probe_only: Callable[[Path, Path], Path],
+) -> Path:
+    """The run that is reused. Read-only."""
+    root = tmp_path_factory.mktemp("first")
+    return probe_only(write_shapes(root / "data", 20), root / "first")
+
+
+@pytest.fixture(scope="module")
+def second(
+    first: Path, tmp_path_factory: pytest.TempPathFactory, write_shapes: Callable[..., Path]
+) -> autotl.FitResult:
+    """A fit with a copy of that run as its source, which is gone afterwards; its space knows no other backbone."""
+    root = tmp_path_factory.mktemp("second")
+    source = Path(shutil.copytree(first, root / "first"))
+    space = root / "own.toml"
+    space.write_text(to_toml(load_space("quick").narrow(backbone=(OWN,))), "utf-8")
+    result = autotl.fit(
+        write_shapes(root / "data", 8, seed=5),
+        source=source,
+        search_space=str(space),
+        n_trials=1,
+        timeout="10m",
+        output_dir=root / "run",
+        quiet=True,
+    )
+    shutil.rmtree(source)
+    return result
+
+
+def test_a_run_that_was_ended_early_leaves_a_yardstick_of_its_training_images(first: Path) -> None:
+    yardstick = load_yardstick(first / "model" / "yardstick.npz")
+    assert len(yardstick.embeddings) >= 32  # a batch a worker; there are 48
+    assert set(yardstick.names) == {"circle", "square", "triangle"}
+    card = autotl.load(first).card
+    assert yardstick.weights_sha256 == card.sha256
+    assert card.provenance["majority_score"] == pytest.approx(1 / 3)
+
+
+def test_the_advice_names_the_source_and_follows_it(second: autotl.FitResult) -> None:
+    advice = second.advice
+    (similarity,) = advice.source_similarities
+    assert (similarity.source, similarity.backbone) == ("the data of first", OWN)
+    assert similarity.similarity > 0.9  # the same kind of shapes
+    assert advice.similarity.source == "ImageNet-1k"
+    assert advice.similarity.similarity < 0.5
+    assert advice.nearest_source == similarity
+    assert advice.scenario.number == 1  # similar, though not to ImageNet
+    texts = {one.code: one.text for one in advice.statements}
+    assert texts["source_similarity"].startswith("It is similar to the data of first: similarity ")
+    assert "the data of first" in texts["scenario"]
+    plain = json.loads((second.run_dir / "advice.json").read_text("utf-8"))
+    assert plain["source_similarities"][0]["source"] == "the data of first"
+
+
+def test_it_is_searched_under_its_own_name(second: autotl.FitResult) -> None:
+    assert [one.name for one in second.advice.backbones] == [OWN]
+    assert {trial.config["backbone"] for trial in second.trials} == {OWN}
+    (trial,) = (one for one in second.trials if one.origin != "probe")
+    assert trial.status is Status.COMPLETED, trial.error
+    assert second.predictor.card.config["backbone"] == OWN
+    assert second.predictor.card.provenance["sources"][0]["name"] == "first"
+    settings = json.loads((second.run_dir / "settings.json").read_text("utf-8"))
+    assert [Path(path).name for path in settings["sources"]] == ["first"]
+
+
+def test_its_model_loads_in_a_new_process_without_the_source(second: autotl.FitResult) -> None:
+    assert second.predictor.card.backbone == LITE0
+    assert not Path(second.predictor.card.provenance["sources"][0]["run"]).exists()
+    image = next((second.run_dir.parent / "data" / "circle").iterdir())
+    script = (
+        "import json, sys, autotl; print(json.dumps(autotl.load(sys.argv[1]).predict(sys.argv[2])[0].probabilities))"
+    )
+    command = [sys.executable, "-c", script, str(second.run_dir), str(image)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    expected = second.predictor.predict(image)[0].probabilities
+    assert json.loads(printed) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_source_at_the_level_of_the_naive_model_is_refused(
+    first: Path, tmp_path: Path, probe_only: Callable[[Path, Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    for kind in ("this", "that"):  # nothing tells them apart
+        (tmp_path / "noise" / kind).mkdir(parents=True)
+        for number in range(15):
+            pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "noise" / kind / f"{number}.png")
+    noise = probe_only(tmp_path / "noise", tmp_path / "noise_run")
+    capsys.readouterr()
+    assert main(["fit", "gone", "--source", str(noise), "--source", str(first), "--seed", "-1"]) == 2
+    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+    assert [head.split(":")[0] for head in heads] == ["  - seed", f"  - source {noise}", "  - dataset gone"]
+    assert "does not surely beat the naive one" in heads[1]
