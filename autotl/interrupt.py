@@ -19,7 +19,8 @@ _pressed = threading.Event()
 def noticed() -> Iterator[None]:
     """Notice Ctrl-C inside; does nothing outside the main thread, or where SIGINT has another handler than Python's."""
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    # Equal, not identical: Python makes a second object of its handler where a library imports `_signal` anew.
+    if not main or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, _note)

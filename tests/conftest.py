@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image, ImageDraw
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing above imports huggingface_hub; child processes inherit it
 os.environ["AUTOTL_CACHE_DIR"] = tempfile.mkdtemp(prefix="autotl-test-cache-")  # never the user's own
 atexit.register(shutil.rmtree, os.environ["AUTOTL_CACHE_DIR"], ignore_errors=True)
+# A shell starts what runs in the background with Ctrl-C ignored, and all that is started from there inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHAPES = {"circle": (220, 40, 40), "square": (40, 60, 220), "triangle": (40, 200, 60)}
 
