@@ -94,7 +94,8 @@ def fit(
         measure_benefit=measure_benefit,
     )
     from autotl.checks import check
-    from autotl.fitting import Fitting, versions
+    from autotl.fitting import Fitting
+    from autotl.ground import versions
     from autotl.tune.runner import RaySession
 
     checked = check(settings)

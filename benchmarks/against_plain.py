@@ -37,6 +37,7 @@ from autotl.settings import Budget, FitSettings
 from autotl.space.files import load_space
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SearchSpace
+from autotl.tasking import make_task
 from autotl.train.cache import DiskCache
 from autotl.train.loop import Diverged, EpochReport, FineTuning
 from autotl.train.task import TrainingTask
@@ -73,13 +74,13 @@ def prepared(folder: Path, epochs: int) -> Iterator[tuple[TrainingTask, SearchSp
     with with_test_split(folder) as root, tempfile.TemporaryDirectory() as temporary:
         settings = FitSettings(root, Budget(TIMEOUT), metric="accuracy", backbones=(BACKBONE,))
         run = rundir.create(Path(temporary, "run"))
-        fitting = Fitting(settings, check(settings), run, Console(quiet=True), time.time())
-        fitting.cache = DiskCache(Path(temporary, "cache"))
+        cache = DiskCache(Path(temporary, "cache"))
+        fitting = Fitting(settings, check(settings), run, Console(quiet=True), time.time(), cache)
         ground = fitting.read_data()
         probed = fitting.probe_backbones(ground, keep=True)
         space = load_space(fitting.put_together(ground, probed).scenario.space).narrow(backbone=(BACKBONE,))
         # The very task of a fit, and not one that is like it.
-        task = fitting._make_task(ground, probed, space, Slots(1, 1, 0.0), time.time() + TIMEOUT)
+        task = make_task(fitting.call, ground, probed, space, (), Slots(1, 1, 0.0), time.time() + TIMEOUT)
         torch.set_num_threads(1)
         yield replace(task, max_t=epochs, n_views=min(4, max(2, epochs // 2))), space
 

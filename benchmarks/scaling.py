@@ -104,7 +104,7 @@ def one_fit(folder: Path, root: Path) -> None:
         with stage("search"):
             fitting.search(ground, probed, advice, slots)
         with stage("test"):
-            fitting.close(ground, advice, False)
+            fitting.close(ground, advice)
     statuses = [str(record.status) for record in fitting.records if record.origin != "probe"]
     print(json.dumps({"stages": stages, "embedding": probed[0].prepared.seconds, "trials": statuses}))
 

@@ -71,7 +71,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> ToyRun:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autotl.tune.runner.RaySession", _NoRay)
-        patch.setattr("autotl.fitting.run_search", keep_task)
+        patch.setattr("autotl.searching.run_search", keep_task)
         settings: dict[str, Any] = {"backbones": LITE0, "search_space": "quick", "val_fraction": 0.25, "n_trials": 1}
         result = autotl.fit(shapes, output_dir=folder / "run", timeout="10m", quiet=True, **settings)
     (task,) = tasks

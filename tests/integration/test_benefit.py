@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import autotl
+from autotl.closing import KeptBack
 from autotl.fitting import Fitting
 
 LITE0 = "tf_efficientnet_lite0.in1k"
@@ -98,10 +99,8 @@ def test_the_advice_is_looked_back_on(result: autotl.FitResult) -> None:
 @pytest.mark.parametrize("scratch", [True, False])
 def test_where_scratch_is_worth_an_arm_but_does_not_fit_it_is_said(scratch: bool) -> None:
     lines: list[str] = []
-    fitting: Any = SimpleNamespace(
-        console=SimpleNamespace(line=lines.append), _benefit_seconds=lambda ground, advice: 0.0
-    )
+    fitting: Any = SimpleNamespace(call=SimpleNamespace(console=SimpleNamespace(line=lines.append)))
     advice: Any = SimpleNamespace(scenario=SimpleNamespace(scratch=scratch))
-    assert Fitting.measure_benefit(fitting, None, advice) is None  # type: ignore[arg-type]
+    assert Fitting._measure_benefit(fitting, advice, KeptBack(average=2.0, benefit=0.0, end=5.0)) is None
     expected = "  benefit of pretraining not measured: training from scratch would not fit a fifth of the time"
     assert lines == ([expected] if scratch else [])

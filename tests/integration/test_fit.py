@@ -266,7 +266,7 @@ class TestFailingTrials:
     def result(cls, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> autotl.FitResult:
         with pytest.MonkeyPatch.context() as patch:
             # The worker finds a head that is no npz file, as after a full disk.
-            patch.setattr("autotl.fitting.save_head", lambda probe, path: path.write_bytes(b"damaged"))
+            patch.setattr("autotl.tasking.save_head", lambda probe, path: path.write_bytes(b"damaged"))
             return autotl.fit(
                 dataset,
                 backbones=LITE0,

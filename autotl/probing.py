@@ -1,0 +1,230 @@
+"""The advice of a call: images embedded, probed and compared with the source; the best probe is the first model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotl.advice.advisor import Advice
+from autotl.advice.advisor import advise as put_statements_together
+from autotl.advice.evidence import BackboneEvidence, look_closer, probe_backbone, rank
+from autotl.advice.probes import LabelledFeatures
+from autotl.advice.reference import load_yardstick
+from autotl.advice.similarity import Similarity, measure_similarity
+from autotl.data.splits import Dataset, stratified_order
+from autotl.ground import Call, Ground, candidates
+from autotl.interrupt import raise_if_pressed
+from autotl.models.catalog import BackboneEntry, find_entry
+from autotl.models.saved import offer
+from autotl.planning import ADVICE_SHARE, expected_seconds
+from autotl.result import Status, TrialRecord
+from autotl.train.device import give_back_memory
+from autotl.train.metrics import estimate
+from autotl.train.prepare import Prepared, prepare, probe_card, probe_state
+from autotl.train.probe import Probe
+from autotl.tune.runner import local_cpus
+
+EXPECTED_PASSES = 4
+"""How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
+STAGE_IMAGES = 2000
+"""Training and validation images for which the features of every stage are kept, at most."""
+LOOKED_CLOSER = 2
+"""So many of the best backbones are probed at every stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A prepared backbone with its linear probe."""
+
+    prepared: Prepared
+    evidence: BackboneEvidence
+    probe: Probe
+
+
+def probe_backbones(call: Call, ground: Ground, *, keep: bool) -> tuple[list[Probed], list[TrialRecord]]:
+    """Embed the images with each backbone and fit the linear probes; `keep` saves the best as the run's model."""
+    call.console.heading("Backbones on your images, frozen")
+    required, optional = candidates(call)
+    limit = call.begun + ADVICE_SHARE * call.settings.budget.timeout
+    probed: list[Probed] = []
+    records: list[TrialRecord] = []
+    for entry in (*required, *optional):
+        expected = expected_seconds(entry, probed[0].prepared if probed else None)
+        if entry in optional and time.time() + expected > limit:
+            left = max(0.0, limit - time.time())
+            call.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
+            continue
+        probed.append(_probe(call, entry, ground, keep=keep))
+        give_back_memory()
+        if keep:
+            records.append(_keep_probe(call, probed[-1], ground, len(records)))
+    return probed, records
+
+
+def _probe(call: Call, entry: BackboneEntry, ground: Ground, *, keep: bool) -> Probed:
+    rows = ground.dataset.indices("train", "val")
+    stage_rows = _stage_rows(ground.dataset, call.settings.seed)
+    passes = EXPECTED_PASSES if keep else 1
+    with call.console.progress(f"embedding with {entry.name}", len(rows)) as show:
+        prepared = _prepare(call, entry, ground, rows, "weights", passes, show, stage_rows)
+    evidence, probe = probe_backbone(
+        entry.name,
+        _features(prepared, ground.dataset),
+        ground.metric,
+        balanced=ground.balanced,
+        top1=entry.top1,
+        images_per_second=prepared.images_per_second,
+        n_stages=prepared.n_stages,
+    )
+    call.console.line(
+        f"  {entry.name}: {ground.metric} of linear probe {evidence.probe_score:.4f}, nearest neighbours "
+        f"{evidence.knn_score:.4f} ({prepared.images_per_second:.0f} images/s with {prepared.engine})"
+    )
+    return Probed(prepared, evidence, probe)
+
+
+def _prepare(
+    call: Call,
+    entry: BackboneEntry,
+    ground: Ground,
+    rows: NDArray[np.int64],
+    folder: str,
+    passes: int,
+    show: Callable[[int], None],
+    stage_rows: NDArray[np.int64] | None = None,
+) -> Prepared:
+    def on_progress(done: int) -> None:
+        raise_if_pressed()
+        show(done)
+
+    return prepare(
+        entry,
+        ground.store,
+        rows,
+        call.run.cache / folder,
+        ground.precision,
+        allow_download=call.settings.allow_download,
+        workers=local_cpus(),
+        passes=passes,
+        cache=call.cache,
+        on_progress=on_progress,
+        stage_rows=stage_rows,
+    )
+
+
+def _keep_probe(call: Call, probed: Probed, ground: Ground, number: int) -> TrialRecord:
+    """Record the probe as a trial and offer it as the run's model, for as long as nothing beats it."""
+    prepared, evidence, probe = probed.prepared, probed.evidence, probed.probe
+    val = ground.dataset.indices("val")
+    probabilities = probe.probabilities(prepared.of(val))
+    labels = ground.dataset.labels[val]
+    card = probe_card(
+        prepared,
+        ground.dataset.classes,
+        ground.metric,
+        evidence.probe_score,
+        evidence.probe_metrics["log_loss"],
+        estimate(ground.metric, probabilities, labels),
+        ground.provenance,
+    )
+    state = probe_state(prepared, probe, len(ground.dataset.classes))
+    if state is not None:
+        offer(call.run, card, lambda: state)
+    record = TrialRecord(
+        number=number,
+        trial_id=card.trial_id,
+        config=card.config,
+        status=Status.COMPLETED,
+        score=evidence.probe_score,
+        epochs=0,
+        seconds=round(prepared.seconds, 2),
+        metrics=evidence.probe_metrics,
+        origin="probe",
+    )
+    call.run.append_trial(record.to_json())
+    return record
+
+
+def put_together(call: Call, ground: Ground, probed: list[Probed]) -> Advice:
+    """The advice, told and returned."""
+    similarity = _measure_similarity(call, ground, probed)
+    to_sources = _measure_source_similarities(call, ground, probed)
+    advice = put_statements_together(ground.dataset, similarity, _look_closer(call, ground, probed), to_sources)
+    call.console.heading("Advice")
+    for statement in advice.statements:
+        call.console.line(f"  {statement.text}", "yellow" if statement.severity == "warning" else None)
+    return advice
+
+
+def _look_closer(call: Call, ground: Ground, probed: list[Probed]) -> list[BackboneEvidence]:
+    """The evidence, with stages and learning curve of the best backbones."""
+    best = rank([one.evidence for one in probed])[:LOOKED_CLOSER]
+    return [
+        look_closer(
+            one.evidence,
+            one.probe,
+            _features(one.prepared, ground.dataset),
+            _stage_features(one.prepared, ground.dataset),
+            balanced=ground.balanced,
+        )
+        if one.evidence in best
+        else one.evidence
+        for one in probed
+    ]
+
+
+def _measure_similarity(call: Call, ground: Ground, probed: list[Probed]) -> Similarity:
+    yardstick = call.checked.yardstick or load_yardstick()
+    entry = find_entry(yardstick.backbone)
+    rows = ground.dataset.indices("train", "val")
+    prepared = next((one.prepared for one in probed if one.prepared.entry == entry), None)
+    if prepared is None:
+        rows = np.sort(np.random.default_rng(call.settings.seed).permutation(rows)[:1000])
+        prepared = _prepare(call, entry, ground, rows, "yardstick", 1, lambda done: None)
+    classes = np.array(ground.dataset.classes)[ground.dataset.labels[rows]]
+    return measure_similarity(prepared.of(rows), yardstick, classes, call.settings.seed)
+
+
+def _measure_source_similarities(call: Call, ground: Ground, probed: list[Probed]) -> tuple[Similarity, ...]:
+    rows = ground.dataset.indices("train", "val")
+    classes = np.array(ground.dataset.classes)[ground.dataset.labels[rows]]
+    prepared = {one.evidence.name: one.prepared for one in probed}
+    return tuple(
+        measure_similarity(prepared[source.entry.name].of(rows), source.yardstick, classes, call.settings.seed)
+        for source in call.checked.sources
+    )
+
+
+def _features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
+    train, val = dataset.indices("train"), dataset.indices("val")
+    return LabelledFeatures(
+        prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], len(dataset.classes)
+    )
+
+
+def _stage_rows(dataset: Dataset, seed: int) -> NDArray[np.int64]:
+    """The images whose stages are probed: all, or stratified samples of training and validation images alike."""
+    train, val = dataset.indices("train"), dataset.indices("val")
+    share = min(1.0, STAGE_IMAGES / (len(train) + len(val)))
+    samples = [
+        rows[stratified_order(dataset.labels[rows], seed)[: max(len(dataset.classes), int(share * len(rows)))]]
+        for rows in (train, val)
+    ]
+    return np.sort(np.concatenate(samples))
+
+
+def _stage_features(prepared: Prepared, dataset: Dataset) -> dict[int, LabelledFeatures]:
+    """Features of the sampled images by freeze depth, the embeddings at the deepest."""
+    rows = prepared.stage_rows
+    labels, in_val = dataset.labels[rows], dataset.split[rows] == "val"
+    by_depth = prepared.stage_features | {prepared.n_stages: prepared.of(rows)}
+    return {
+        depth: LabelledFeatures(
+            features[~in_val], labels[~in_val], features[in_val], labels[in_val], len(dataset.classes)
+        )
+        for depth, features in by_depth.items()
+    }
