@@ -31,6 +31,26 @@ def noticed() -> Iterator[None]:
         _pressed.clear()
 
 
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and of SIGUSR1 back that were there before: Ray Tune leaves its own behind.
+
+    Those only tell a search that is long over to end, so that the next Ctrl-C would be lost. Does nothing outside the
+    main thread, where handlers cannot be set.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that was not set from Python cannot be put back
+                signal.signal(number, handler)
+
+
 def _note(number: int, frame: FrameType | None) -> None:
     _pressed.set()
     raise KeyboardInterrupt

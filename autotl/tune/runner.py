@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotl.errors import SearchError
+from autotl.interrupt import handlers_restored
 from autotl.result import TrialRecord
 from autotl.rundir import RunDir, write_json
 from autotl.settings import Resources
@@ -257,7 +258,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         ),
     )
     try:
-        with _silenced():
+        with _silenced(), handlers_restored():
             tuner.fit()
     except Exception as error:  # whatever it is (a node out of memory, a full disk): the best model so far is there
         raise SearchError(f"Ray Tune ended the search: {type(error).__name__}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
     run.cache.mkdir()
     space = load_space("quick").narrow(backbone=("pretended",), augmentation=BEHAVIOURS)
     told: list[TrialRecord] = []
+    handler = signal.getsignal(signal.SIGINT)
     with RaySession(Resources(slots=1, cpus_per_trial=1)) as ray:
         slots = ray.wait()
         # All that the search itself looks at; the rest is for the trainable, and this one trains nothing.
@@ -104,6 +106,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
         )
         outcome = run_search(plan, told.append)
     assert not outcome.interrupted
+    assert signal.getsignal(signal.SIGINT) == handler, "Ctrl-C after a search is no longer what it was before"
     return run, list(outcome.records), told
 
 

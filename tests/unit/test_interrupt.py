@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autotl.interrupt import noticed, raise_if_pressed
+from autotl.interrupt import handlers_restored, noticed, raise_if_pressed
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +79,28 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_handlers_that_a_library_leaves_behind_are_replaced_by_those_before(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(ValueError), handlers_restored():
+        signal.signal(number, lambda number, frame: None)
+        raise ValueError
+    assert signal.getsignal(number) == before
+
+
+def test_in_other_threads_no_handler_is_touched() -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with handlers_restored():
+                pass
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failures
