@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 Features = NDArray[np.float32]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths that are tried, on standardised features."""
+SPREAD_FLOOR = 0.3
+"""Least spread that a feature is scaled by, as a share of the features' root mean square spread.
+
+A feature that hardly varies would otherwise be blown up until it counts as much as any other: on handwritten digits,
+where half of the features are nearly dead, weights reached 2,600. The probe is slightly better with the floor (log loss
+on six data sets), and fine-tuning from it much steadier, for the same change of a feature moves the logits less: digits
+at depth 5, 4 epochs, three seeds: 99.1 % instead of 98.3.
+"""
 MAX_ITERATIONS = 200
 SMOOTHING = 0.1
 SIMILARITIES = 2**21
@@ -60,7 +68,7 @@ def fit_probe(
         n_classes: number of classes.
         balanced: weigh classes inversely to their frequency.
     """
-    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    mean, scale = features.mean(axis=0), spreads(features)
     standard, val_standard = _standardised(features, mean, scale), _standardised(val_features, mean, scale)
     chosen: tuple[float, Features, Features, float] | None = None
     for strength, weight, bias in _path(standard, labels, balanced):
@@ -75,9 +83,17 @@ def fit_probe(
 
 def fit_head(features: Features, labels: NDArray[np.int64], strength: float, *, balanced: bool = False) -> Probe:
     """Multinomial logistic regression at a given inverse regularisation strength; arguments as for `fit_probe`."""
-    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    mean, scale = features.mean(axis=0), spreads(features)
     ((_, weight, bias),) = _path(_standardised(features, mean, scale), labels, balanced, (strength,))
     return _on_raw_features(weight, bias, mean, scale, strength)
+
+
+def spreads(features: Features) -> Features:
+    """What each feature is divided by: its standard deviation, with a floor added in quadrature, shape (dimensions,)."""
+    deviation = features.std(axis=0)
+    floor = SPREAD_FLOOR * np.sqrt(np.mean(deviation**2)) + 1e-6
+    result: Features = np.hypot(deviation, floor).astype(np.float32)
+    return result
 
 
 def _standardised(features: Features, mean: Features, scale: Features) -> Features:

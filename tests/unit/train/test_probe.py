@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from autotl.train.probe import SIMILARITIES, SMOOTHING, STRENGTHS, fit_head, fit_probe, knn_probabilities, softmax, unit
+from autotl.train.probe import SIMILARITIES, SMOOTHING, STRENGTHS, fit_head, fit_probe, knn_probabilities, softmax, spreads, unit
 
 
 def blobs(n_classes: int, seed: int, n: int = 90, dimensions: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def test_two_classes_give_the_sigmoid_of_scikit_learn() -> None:
     train, labels = blobs(2, 0)
     val, val_labels = blobs(2, 1)
     probe = fit_probe(train, labels, val, val_labels, 2)
-    mean, scale = train.mean(0), train.std(0)
+    mean, scale = train.mean(0), spreads(train)
     model = LogisticRegression(C=probe.strength, max_iter=2000, tol=1e-8).fit((train - mean) / scale, labels)
     np.testing.assert_allclose(probe.probabilities(val), model.predict_proba((val - mean) / scale), atol=5e-3)
 
@@ -57,7 +57,7 @@ def test_strength_is_the_best_on_the_validation_images() -> None:
 
     train, labels = blobs(3, 0, n=30)
     val, val_labels = blobs(3, 1, n=300)
-    mean, scale = train.mean(0), train.std(0)
+    mean, scale = train.mean(0), spreads(train)
     losses = {}
     for strength in STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=2000).fit((train - mean) / scale, labels)
@@ -65,13 +65,27 @@ def test_strength_is_the_best_on_the_validation_images() -> None:
     assert fit_probe(train, labels, val, val_labels, 3).strength == min(losses, key=lambda key: losses[key])
 
 
-def test_probe_does_not_depend_on_scale_and_shift_of_a_feature() -> None:
+def test_probe_does_not_depend_on_common_scale_and_on_shifts() -> None:
     train, labels = blobs(3, 0)
     val, val_labels = blobs(3, 1)
     plain = fit_probe(train, labels, val, val_labels, 3).probabilities(val)
-    factor, shift = np.geomspace(0.01, 100, 12).astype(np.float32), np.linspace(-5, 5, 12, dtype=np.float32)
+    factor, shift = np.float32(37.0), np.linspace(-5, 5, 12, dtype=np.float32)
     moved = fit_probe(train * factor + shift, labels, val * factor + shift, val_labels, 3)
     np.testing.assert_allclose(moved.probabilities(val * factor + shift), plain, atol=2e-3)
+
+
+def test_a_feature_that_hardly_varies_gets_no_larger_weight_than_the_others() -> None:
+    train, labels = blobs(3, 0)
+    val, val_labels = blobs(3, 1)
+    train[:, 0] *= 1e-4
+    val[:, 0] *= 1e-4
+    weight = np.abs(fit_probe(train, labels, val, val_labels, 3).weight)
+    assert weight[:, 0].max() < weight[:, 1:].max()
+
+
+def test_spreads_are_deviations_with_a_floor() -> None:
+    features = np.array([[0.0, 0.0], [2.0, 0.0]], dtype=np.float32)  # deviations 1 and 0: 0.5 in the mean square
+    np.testing.assert_allclose(spreads(features), [np.sqrt(1 + 0.09 * 0.5), np.sqrt(0.09 * 0.5)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 7.3])
