@@ -73,7 +73,7 @@ def _probe(call: Call, entry: BackboneEntry, ground: Ground, *, keep: bool) -> P
         prepared = _prepare(call, entry, ground, rows, "weights", passes, show, stage_rows)
     evidence, probe = probe_backbone(
         entry.name,
-        _features(prepared, ground.dataset),
+        labelled_features(prepared, ground.dataset),
         ground.metric,
         balanced=ground.balanced,
         top1=entry.top1,
@@ -167,7 +167,7 @@ def _look_closer(call: Call, ground: Ground, probed: list[Probed]) -> list[Backb
         look_closer(
             one.evidence,
             one.probe,
-            _features(one.prepared, ground.dataset),
+            labelled_features(one.prepared, ground.dataset),
             _stage_features(one.prepared, ground.dataset),
             balanced=ground.balanced,
         )
@@ -199,7 +199,8 @@ def _measure_source_similarities(call: Call, ground: Ground, probed: list[Probed
     )
 
 
-def _features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
+def labelled_features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
+    """The embeddings of the training and validation images with their labels."""
     train, val = dataset.indices("train"), dataset.indices("val")
     return LabelledFeatures(
         prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], len(dataset.classes)

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from autotl.ground import Call, Ground
 from autotl.planning import MOST, epochs
-from autotl.probing import Probed
+from autotl.probing import Probed, labelled_features
 from autotl.space.search_space import Config, SearchSpace
 from autotl.train.cost import base_depth, measure_backbones
 from autotl.train.prepare import save_head
+from autotl.train.probe import START_FLOOR, Probe, fit_probe
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 from autotl.tune.pace import predictor
 from autotl.tune.runner import Slots, local_cpus
@@ -81,7 +82,7 @@ def _backbone_files(
         lowest = space.lowest_depth(one.prepared.n_stages)
         head = call.run.cache / "heads" / f"{name}.npz"
         head.parent.mkdir(parents=True, exist_ok=True)
-        save_head(one.probe, head)
+        save_head(_start_head(one, ground), head)
         files[name] = BackboneFiles(
             weights_sha256=one.prepared.weights_sha256,
             state=str(one.prepared.state),
@@ -95,3 +96,10 @@ def _backbone_files(
             base_depth=base_depth(stages[name], lowest, n_viewed, min(BASE_BYTES, call.cache.limit // 2)),
         )
     return files
+
+
+def _start_head(probed: Probed, ground: Ground) -> Probe:
+    """The head that trials start from (LP-FT, arXiv 2202.10054)."""
+    own = labelled_features(probed.prepared, ground.dataset)
+    arguments = own.train, own.train_labels, own.val, own.val_labels, own.n_classes
+    return fit_probe(*arguments, balanced=ground.balanced, floor=START_FLOOR)

@@ -23,7 +23,7 @@ from autotl.train.cache import DiskCache, default_folder
 from autotl.train.device import measure_precision, pick_device
 from autotl.train.metrics import all_metrics
 from autotl.train.prepare import Prepared, prepare, save_head
-from autotl.train.probe import Probe, fit_probe
+from autotl.train.probe import SPREAD_FLOOR, START_FLOOR, Probe, fit_probe
 from autotl.train.task import BackboneFiles, save_manifest
 
 LITE0, LITE1, LITE2 = BACKBONES = tuple(f"tf_efficientnet_lite{number}.in1k" for number in range(3))
@@ -49,18 +49,18 @@ class ReadySet:
         with np.load(self.folder / "stages.npz") as arrays:
             return {int(depth): arrays[depth] for depth in arrays.files}
 
-    def probe(self, cut: str, features: Features) -> Probe:
-        """The linear probe on the cut's training images."""
+    def probe(self, cut: str, features: Features, floor: float = SPREAD_FLOOR) -> Probe:
+        """The linear probe on the cut's training images; `floor` as for `fit_probe`."""
         train, val = (np.flatnonzero(self.one.splits[cut] == name) for name in ("train", "val"))
         labels = self.one.labels
-        return fit_probe(features[train], labels[train], features[val], labels[val], len(self.one.classes))
+        return fit_probe(features[train], labels[train], features[val], labels[val], len(self.one.classes), floor=floor)
 
     def manifest(self, cut: str, evaluated: str) -> Path:
         """Labels and split of a cut for `TrainingTask`, with the split `evaluated` in the place of validation."""
         return self.folder / f"{cut}-{evaluated}.npz"
 
     def head(self, cut: str) -> Path:
-        """Lite0's linear probe on a cut, where fine-tuning starts from."""
+        """A head on lite0's features on a cut, where fine-tuning starts from."""
         return self.folder / f"{cut}-head.npz"
 
     def metrics(self, cut: str, split: str, probabilities: Features) -> dict[str, float]:
@@ -124,7 +124,7 @@ def _write_cuts(ready: ReadySet) -> None:
         for evaluated in ("val", "test"):
             own = np.where(split == evaluated, "val", np.where(split == "train", "train", ""))
             save_manifest(ready.manifest(cut, evaluated), ready.one.labels, own)
-        save_head(ready.probe(cut, ready.embeddings(LITE0)), ready.head(cut))
+        save_head(ready.probe(cut, ready.embeddings(LITE0), START_FLOOR), ready.head(cut))
 
 
 def _facts_of(prepared: Prepared) -> dict[str, Any]:

@@ -15,9 +15,16 @@ SPREAD_FLOOR = 0.3
 """Least spread that a feature is scaled by, as a share of the features' root mean square spread.
 
 A feature that hardly varies would otherwise be blown up until it counts as much as any other: on handwritten digits,
-where half of the features are nearly dead, weights reached 2,600. The probe is slightly better with the floor (log loss
-on six data sets), and fine-tuning from it much steadier, for the same change of a feature moves the logits less: digits
-at depth 5, 4 epochs, three seeds: 99.1 % instead of 98.3.
+where half of the features are nearly dead, weights reached 2,600. With the floor the log loss is lower on five of seven
+data sets, and the same on the others.
+"""
+START_FLOOR = 3.0
+"""The same for a head that fine-tuning starts from: all features are scaled nearly alike, and the weights stay small.
+
+Fine-tuning moves the features, and large weights turn that into wrong logits: from the probe itself, accuracy falls in
+the first epoch. Test accuracy after 4 epochs from a probe without a floor, with the one above, and with this one: digits
+at depth 5 98.3, 99.1 (means of three seeds), 99.3 %; hand signs at depth 5 98.7, 99.2, 99.8; clothes at depth 4 90.3,
+89.8, 94.1.
 """
 MAX_ITERATIONS = 200
 SMOOTHING = 0.1
@@ -59,6 +66,7 @@ def fit_probe(
     n_classes: int,
     *,
     balanced: bool = False,
+    floor: float = SPREAD_FLOOR,
 ) -> Probe:
     """Multinomial logistic regression; its strength is the one with the lowest log loss on the validation images.
 
@@ -67,8 +75,9 @@ def fit_probe(
         val_features, val_labels: validation images.
         n_classes: number of classes.
         balanced: weigh classes inversely to their frequency.
+        floor: `SPREAD_FLOOR`, or `START_FLOOR` for a head to start fine-tuning from.
     """
-    mean, scale = features.mean(axis=0), spreads(features)
+    mean, scale = features.mean(axis=0), spreads(features, floor)
     standard, val_standard = _standardised(features, mean, scale), _standardised(val_features, mean, scale)
     chosen: tuple[float, Features, Features, float] | None = None
     for strength, weight, bias in _path(standard, labels, balanced):
@@ -88,11 +97,10 @@ def fit_head(features: Features, labels: NDArray[np.int64], strength: float, *, 
     return _on_raw_features(weight, bias, mean, scale, strength)
 
 
-def spreads(features: Features) -> Features:
-    """What each feature is divided by: its standard deviation, with a floor added in quadrature, shape (dimensions,)."""
+def spreads(features: Features, floor: float = SPREAD_FLOOR) -> Features:
+    """What each feature is divided by: its standard deviation with a floor, added in quadrature, shape (dimensions,)."""
     deviation = features.std(axis=0)
-    floor = SPREAD_FLOOR * np.sqrt(np.mean(deviation**2)) + 1e-6
-    result: Features = np.hypot(deviation, floor).astype(np.float32)
+    result: Features = np.hypot(deviation, floor * np.sqrt(np.mean(deviation**2)) + 1e-6).astype(np.float32)
     return result
 
 

@@ -58,7 +58,7 @@ def _one_thread() -> None:
 def toy_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> ToyRun:
     """The task of a fit that ends where its search would begin: 27 training and 9 validation images, float32.
 
-    The head is the fit's linear probe made weaker: one that is right about everything would hide differences.
+    The head is the one that trials start from made weaker: one that is right about everything would hide differences.
     """
     folder = tmp_path_factory.mktemp("toy-run")
     tasks: list[TrainingTask] = []
@@ -82,8 +82,8 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> ToyRun:
     np.savez(head, **weaker)
     classifier = result.predictor.model.get_classifier()
     with torch.no_grad():
-        classifier.weight.mul_(WEAKER)
-        classifier.bias.mul_(WEAKER)
+        for name, parameter in classifier.named_parameters():
+            parameter.copy_(torch.from_numpy(weaker[name]))
     labels, split = task.load_manifest()
     val = np.flatnonzero(split == "val")
     assert len(val) == 9

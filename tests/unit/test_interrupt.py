@@ -84,7 +84,7 @@ def test_other_threads_are_left_alone() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_handlers_that_a_library_leaves_behind_are_replaced_by_those_before(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(ValueError), handlers_restored():
+    with contextlib.suppress(ValueError), handlers_restored():
         signal.signal(number, lambda number, frame: None)
         raise ValueError
     assert signal.getsignal(number) == before

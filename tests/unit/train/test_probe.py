@@ -8,7 +8,18 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from autotl.train.probe import SIMILARITIES, SMOOTHING, STRENGTHS, fit_head, fit_probe, knn_probabilities, softmax, spreads, unit
+from autotl.train.probe import (
+    SIMILARITIES,
+    SMOOTHING,
+    START_FLOOR,
+    STRENGTHS,
+    fit_head,
+    fit_probe,
+    knn_probabilities,
+    softmax,
+    spreads,
+    unit,
+)
 
 
 def blobs(n_classes: int, seed: int, n: int = 90, dimensions: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -216,3 +227,14 @@ def test_features_are_left_as_they_are() -> None:
     unit(train)
     np.testing.assert_array_equal(train, before[0])
     np.testing.assert_array_equal(val, before[1])
+
+
+def test_a_head_to_start_from_has_smaller_weights_and_the_same_answers() -> None:
+    train, labels = blobs(3, 0)
+    val, val_labels = blobs(3, 1)
+    for features in (train, val):
+        features[:, 1:3] *= 0.1
+    probe = fit_probe(train, labels, val, val_labels, 3)
+    start = fit_probe(train, labels, val, val_labels, 3, floor=START_FLOOR)
+    assert np.abs(start.weight).max() < np.abs(probe.weight).max() / 2
+    assert (start.probabilities(val).argmax(1) == probe.probabilities(val).argmax(1)).mean() > 0.9
