@@ -22,9 +22,9 @@ START_FLOOR = 3.0
 """The same for a head that fine-tuning starts from: all features are scaled nearly alike, and the weights stay small.
 
 Fine-tuning moves the features, and large weights turn that into wrong logits: from the probe itself, accuracy falls in
-the first epoch. Test accuracy after 4 epochs from a probe without a floor, with the one above, and with this one: digits
-at depth 5 98.3, 99.1 (means of three seeds), 99.3 %; hand signs at depth 5 98.7, 99.2, 99.8; clothes at depth 4 90.3,
-89.8, 94.1.
+the first epoch. Test accuracy after 4 epochs from a probe without a floor, with the one above, and with this one:
+digits at depth 5 98.3, 99.1 (means of three seeds), 99.3 %; hand signs at depth 5 98.7, 99.2, 99.8; clothes at depth 4
+90.3, 89.8, 94.1.
 """
 MAX_ITERATIONS = 200
 SMOOTHING = 0.1
@@ -98,7 +98,7 @@ def fit_head(features: Features, labels: NDArray[np.int64], strength: float, *, 
 
 
 def spreads(features: Features, floor: float = SPREAD_FLOOR) -> Features:
-    """What each feature is divided by: its standard deviation with a floor, added in quadrature, shape (dimensions,)."""
+    """What each feature is divided by: its deviation with a floor, added in quadrature, shape (dimensions,)."""
     deviation = features.std(axis=0)
     result: Features = np.hypot(deviation, floor * np.sqrt(np.mean(deviation**2)) + 1e-6).astype(np.float32)
     return result
