@@ -40,7 +40,7 @@ def average_winner(task: TrainingTask, run: RunDir, probe: TrialRecord | None) -
     winner = load_card(run.model)
     if winner.config.get("initial_weights") == "scratch":
         return "the best model was trained from scratch: there is nothing to average it with"
-    least = least_score(winner)
+    least = winner.least_score
     files = task.backbones.get(winner.config["backbone"])
     if files is None:  # its linear probe is the best model
         return "the backbone of the best model was not searched: there is nothing to average it with"
@@ -74,17 +74,12 @@ def _joins(one: Finished, winner: ModelCard, n_stages: int) -> bool:
     return bool(config["backbone"] == winner.config["backbone"] and config["freeze_depth"] < n_stages)
 
 
-def least_score(winner: ModelCard) -> float:
-    """The lower end of the 95 % interval of a model's score."""
-    return -winner.validation.high if winner.metric == "log_loss" else winner.validation.low
-
-
 def takes_over(card: ModelCard, winner: ModelCard) -> bool:
     """Whether an average replaces the winner: it is better, or within its 95 % interval with a lower log loss.
 
     The winner's score is the largest of many and so on the bright side; an average was not picked for its score.
     """
-    near = card.score >= least_score(winner)
+    near = card.score >= winner.least_score
     return card.better_than(winner) or (near and card.log_loss <= winner.log_loss)
 
 

@@ -53,6 +53,11 @@ class ModelCard:
     sha256: str = ""
     format_version: int = FORMAT_VERSION
 
+    @property
+    def least_score(self) -> float:
+        """The lower end of the 95 % interval of the score: models from there on may be as good as this one."""
+        return -self.validation.high if self.metric == "log_loss" else self.validation.low
+
     def better_than(self, other: ModelCard | None) -> bool:
         """Whether this one is to be kept: a higher score, or the same score with a lower log loss."""
         if not math.isfinite(self.score):

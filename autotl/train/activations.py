@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from autotl.data.augment import Recipe, eval_view, random_view
 from autotl.models.backbone import Preprocessing
+from autotl.train.device import to_device
 from autotl.train.stages import StagedForward, StageFeatures
 
 BATCH = 8
@@ -52,7 +53,7 @@ class ImageSource:
 
         `recipe` None gives the evaluation view. The same rows, recipe and view give the same images.
         """
-        images = torch.from_numpy(self.pixels[rows]).to(self.device, non_blocking=True)
+        images = to_device(torch.from_numpy(self.pixels[rows]), self.device)
         size = self.preprocessing.input_size
         if recipe is None or recipe.name == "none":
             views = eval_view(images, size, self.preprocessing.crop)

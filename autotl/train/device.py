@@ -29,6 +29,13 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device; to a GPU by way of pinned memory, so that the copy runs beside the computation."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @contextmanager
 def compute(device: torch.device, precision: Precision) -> Iterator[None]:
     """Run what is inside in `precision`, with fast depthwise convolutions."""

@@ -21,7 +21,7 @@ from autotl.models.backbone import Backbone, create
 from autotl.models.saved import ModelCard
 from autotl.models.split import DoesNotDivide, Split, divide
 from autotl.train.activations import CachedView, ImageSource, batches, seed_of
-from autotl.train.device import compute, pick_device
+from autotl.train.device import compute, pick_device, to_device
 from autotl.train.metrics import all_metrics, estimate, score_of
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
 from autotl.train.task import TrainingTask
@@ -219,7 +219,7 @@ class FineTuning:
             self._split = self._views = None
 
     def _to_precision(self, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.to(self.device)
+        tensor = to_device(tensor, self.device)
         return tensor if self.task.precision == "bf16" else tensor.float()
 
     def _forward(
@@ -285,7 +285,7 @@ class FineTuning:
 
     def _step(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> float:
         rows = self._train_rows[places]
-        targets = torch.from_numpy(self._labels[rows]).to(self.device)
+        targets = to_device(torch.from_numpy(self._labels[rows]), self.device)
         with compute(self.device, self.task.precision):
             logits = self._forward(view, places, rows, live).float()
             loss = F.cross_entropy(logits, targets, self._class_weights, label_smoothing=self.config["label_smoothing"])

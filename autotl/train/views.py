@@ -21,7 +21,7 @@ from autotl.models.split import DoesNotDivide, Split, divide
 from autotl.rundir import fingerprint
 from autotl.train.activations import CachedView, ImageSource, batches, frozen_batch, view_bytes, write_view
 from autotl.train.cache import DiskCache
-from autotl.train.device import give_back_memory
+from autotl.train.device import give_back_memory, to_device
 from autotl.train.frozen import Forward, fastest_between, fastest_prefix
 from autotl.train.task import BackboneFiles, TrainingTask
 
@@ -150,10 +150,10 @@ class Views:
 
     def _from_view(self, split: Split, view: CachedView, rows: Rows) -> Iterator[torch.Tensor]:
         device = self._source.device
-        sample = view.rows(np.arange(min(2, len(rows)))).to(device).float()
+        sample = to_device(view.rows(np.arange(min(2, len(rows)))), device).float()
         between = fastest_between(split, self._split, sample, self._task.precision)
         places = batches(np.arange(len(rows)), frozen_batch(device))
-        return (between.forward(view.rows(place).to(device).float()) for place in places)
+        return (between.forward(to_device(view.rows(place), device).float()) for place in places)
 
     def _prefix(self, split: Split, rows: Rows) -> Forward:
         """The fastest exact way through the frozen stages, measured when it is first needed."""

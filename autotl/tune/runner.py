@@ -17,6 +17,7 @@ from typing import Any
 
 from autotl.errors import SearchError
 from autotl.interrupt import handlers_restored
+from autotl.models.saved import load_card
 from autotl.result import TrialRecord
 from autotl.rundir import RunDir, write_json
 from autotl.settings import Resources
@@ -225,6 +226,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         deadline=plan.task.deadline - MIN_TRIAL_SECONDS,
         constants={TASK_KEY: str(task_file)},
         pace=_pace(plan),
+        least=lambda: load_card(plan.run.model).least_score if plan.run.has_model else -math.inf,
     )
     recorder = Recorder(plan.run, search, plan.first_number, on_trial)
     # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.

@@ -12,7 +12,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ SHORTEST = 4
 """Epochs that have to fit the time for a variation of the best trial."""
 ASKS = 6
 """Proposals that are looked at for one that fits the time left."""
+LOST_TRIALS = 2
+"""So many trials of a kind, all clearly behind the best, and the sampler's proposals of that kind are withdrawn."""
 MAX_FAILURES = 20
 NEIGHBOUR_SPREAD = 0.5
 """Standard deviation of the logarithm of a varied rate."""
@@ -93,6 +95,10 @@ def to_optuna(config: Config, space: SearchSpace, n_stages: Mapping[str, int]) -
     return {optuna_name: config[name] for name, optuna_name in names.items()}
 
 
+def _kind(config: Config) -> tuple[Any, ...]:
+    return config["backbone"], config["initial_weights"], config["freeze_depth"]
+
+
 class StudySearch(OptunaSearch):  # type: ignore[misc]
     """A search space explored by Optuna's TPE, with the study kept in a journal file.
 
@@ -106,6 +112,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         deadline: time.time() by which a proposed trial has to be through its first epoch.
         constants: added to every config, for the worker.
         pace: says what trials will take.
+        least: says from which score on a trial may be as good as the best one so far.
     """
 
     def __init__(
@@ -119,6 +126,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         deadline: float,
         constants: Mapping[str, Any],
         pace: Pace,
+        least: Callable[[], float] = lambda: -math.inf,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group=True, on purpose
@@ -136,6 +144,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._shown: dict[str, Config] = {}  # like `configs`, but never taken out
         self._failures = 0  # in a row
         self._scores: dict[str, float] = {}  # of every trial that trained, its best
+        self._least = least
         self._random = random.Random(seed)
         super().__init__(
             space=self._define,
@@ -189,15 +198,27 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Whether there is time for at least half of a trial's epochs; it then plans for what there is."""
         return self._pace.expect(config, max(min(SHORTEST, self._pace.max_t), self._pace.max_t // 2)) <= left
 
+    def _lost(self, config: Config) -> bool:
+        """Whether trials of the same backbone, weights and freeze depth were tried, none of them an equal of the best.
+
+        The sampler goes on with depths that are cheap and so were tried often, when dear ones have long been better.
+        """
+        kind = _kind(config)
+        ended = self._completed_trials & self._scores.keys()
+        scores = [self._scores[name] for name in ended if _kind(self._shown[name]) == kind]
+        return len(scores) >= LOST_TRIALS and max(scores) < self._least()
+
     def _ask_fitting(self, trial_id: str, left: float) -> Config | None:
-        """The sampler's next proposal that fits the time left; None if a few did not."""
+        """The sampler's next proposal that may win and fits the time left; None if a few did not."""
         for _ in range(ASKS):
             config = self._ask(trial_id)
-            if self._fits(config, left):
+            lost = self._lost(config)
+            if not lost and self._fits(config, left):
                 return config
             trial = self._ot_trials.pop(trial_id)
             # An honest end for a proposal that was not tried; the sampler leaves failed trials out.
-            trial.set_user_attr("withdrawn", f"{self._pace.expect(config):.1f} s of {left:.1f} s left")
+            too_long = f"{self._pace.expect(config):.1f} s of {left:.1f} s left"
+            trial.set_user_attr("withdrawn", "trials of its kind lost" if lost else too_long)
             self._ot_study.tell(trial, state=TrialState.FAIL)
         return None
 

@@ -14,7 +14,7 @@ from autotl import soup
 from autotl.models.saved import ModelCard, load_card, load_weights, save_model
 from autotl.result import Estimate, Status, TrialRecord
 from autotl.rundir import RunDir
-from autotl.soup import average, average_winner, least_score, takes_over
+from autotl.soup import average, average_winner, takes_over
 from autotl.train.finished import finished_trials, keep_finished
 from autotl.train.loop import EpochReport, OutOfTime
 
@@ -157,7 +157,7 @@ def test_an_average_takes_over_if_it_is_better_or_near_and_surer(score: float, l
 
 def test_a_log_loss_is_a_score_upside_down() -> None:
     card = replace(CARD, metric="log_loss", score=-0.3, validation=Estimate(0.3, 0.25, 0.37, 50))
-    assert least_score(card) == -0.37
+    assert card.least_score == -0.37
 
 
 def test_what_a_trial_did_not_train_counts_as_it_began(tmp_path: Path) -> None:

@@ -411,6 +411,22 @@ def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
     assert {trial.state for trial in withdrawn} == {TrialState.FAIL}
 
 
+def test_a_depth_that_lost_twice_is_not_proposed_again(make: Make, tmp_path: Path) -> None:
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
+    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
+    search = make(space=narrow, start_points=starts, least=lambda: 0.9)
+    for place, score in enumerate((0.95, 0.8, 0.7, 0.85)):  # depths 5, 6, 5, 6
+        search.suggest(f"t{place}")
+        search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
+        if place < 3:
+            search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": score})
+    assert {search.suggest(f"u{place}")["freeze_depth"] for place in range(20)} == {5, 6}  # one has not ended yet
+    search.on_trial_complete("t3", {"status": "completed", "best_score": 0.85})
+    assert {search.suggest(f"v{place}")["freeze_depth"] for place in range(20)} == {5}
+    reasons = {trial.user_attrs["withdrawn"] for trial in reopened(tmp_path).trials if "withdrawn" in trial.user_attrs}
+    assert reasons == {"trials of its kind lost"}
+
+
 def test_the_first_start_point_is_tried_even_if_it_may_not_fit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
     search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[POINT])
