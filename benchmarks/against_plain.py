@@ -7,9 +7,11 @@ All with EfficientNet-Lite0, one trial at a time on one core, as a slot of a sea
 stages run in every epoch, in the same precision (bfloat16 where it is measured to be faster), on random views that are
 new in every epoch; with it, on views that repeat after `n_views` epochs. Reading, embedding and the linear probe are
 the same for both and are not counted. Test accuracies are those of a trial's best epoch on the validation images, in
-float32. A folder without a test split gets one, as in fit.py.
+float32. A folder without a test split gets one, as in fit.py. "torch" is an epoch without the cache and without
+autotl's faster gradients of depthwise convolutions: bfloat16 as torch alone computes it.
 
-The aim of `epoch`: at least 3 times as fast from depth 4 on, and accuracies within half a point.
+The aim of `epoch`: at least 3 times as fast from depth 4 on, and accuracies within half a point. "suffix" is what no
+cache can pass: the share of a whole training step at this depth that the stages which train take themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from autotl.space.files import load_space
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SearchSpace
 from autotl.tasking import make_task
+from autotl.train import device
 from autotl.train.cache import DiskCache
 from autotl.train.loop import Diverged, EpochReport, FineTuning
 from autotl.train.task import TrainingTask
@@ -188,29 +191,51 @@ def epoch(folder: Path, depths: list[int], n_seeds: int, epochs: int) -> None:
         _, split = task.load_manifest()
         n_train, n_val = int((split == "train").sum()), int((split == "val").sum())
         print(f"{folder.name}: {n_train} training, {n_val} validation images, {epochs} epochs, {task.precision}")
-        print("depth   seconds an epoch: warm  amortised  plain   ratio  amortised   test: cached  plain  difference")
+        print(
+            "depth   seconds an epoch: warm  amortised  plain  torch   plain/warm  torch/warm  amortised  suffix   "
+            "test: cached  plain  difference"
+        )
         for depth in depths:
             with tempfile.TemporaryDirectory() as cache:  # views of shallower depths must not help
                 config = CONFIG | {"freeze_depth": depth}
                 tasks = [replace(task, cache_dir=cache, seed=seed) for seed in range(n_seeds)]
                 cached = [run_trial(one, config) for one in tasks]
                 plain = [run_trial(replace(one, cache_activations=False), config) for one in tasks]
-            _tell_depth(depth, cached, plain, task.n_views)
+                with native_depthwise():
+                    torch_alone = run_trial(replace(task, cache_activations=False, max_t=2), config)
+            stages = task.backbones[BACKBONE].stages
+            suffix = stages.train(depth) / (stages.train(depth) + stages.forward[depth])
+            _tell_depth(depth, cached, plain, torch_alone, task.n_views, suffix)
 
 
-def _tell_depth(depth: int, cached: list[Outcome], plain: list[Outcome], n_views: int) -> None:
+@contextmanager
+def native_depthwise() -> Iterator[None]:
+    """Depthwise convolutions as torch computes them."""
+    fast = device.FastDepthwise
+    device.FastDepthwise = nullcontext  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        device.FastDepthwise = fast  # type: ignore[misc]
+
+
+def _tell_depth(
+    depth: int, cached: list[Outcome], plain: list[Outcome], torch_alone: Outcome, n_views: int, suffix: float
+) -> None:
     warm = [report.seconds for report in cached[0].reports[1 + n_views :]]
     warm += [report.seconds for one in cached[1:] for report in one.reports[1:]]
     fast = float(np.median(warm)) if warm else float("nan")
     first = cached[0].seconds / (len(cached[0].reports) - 1)
     slow = float(np.median([report.seconds for one in plain for report in one.reports[1:]]))
+    slowest = float(np.median([report.seconds for report in torch_alone.reports[1:]]))
     # Both in all, with what comes before the first epoch.
     slow_in_all = plain[0].seconds / (len(plain[0].reports) - 1)
     means = [float(np.mean([one.test for one in way])) for way in (cached, plain)]
     spread = [float(np.std([one.test for one in way])) for way in (cached, plain)]
     print(
-        f"{depth:5d} {fast:23.2f} {first:10.2f} {slow:6.2f} {slow / fast:7.1f} {slow_in_all / first:10.1f} "
-        f"{means[0]:14.2f} {means[1]:6.2f} {means[0] - means[1]:+11.2f}   (deviation {spread[0]:.2f}, {spread[1]:.2f})",
+        f"{depth:5d} {fast:23.2f} {first:10.2f} {slow:6.2f} {slowest:6.2f} {slow / fast:12.1f} {slowest / fast:11.1f} "
+        f"{slow_in_all / first:10.1f} {suffix:7.2f} {means[0]:14.2f} {means[1]:6.2f} {means[0] - means[1]:+11.2f}   "
+        f"(deviation {spread[0]:.2f}, {spread[1]:.2f})",
         flush=True,
     )
 

@@ -15,11 +15,11 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -39,7 +39,12 @@ CONVERSION_SECONDS = 4.0
 """What converting a small backbone takes; it has to save more than that."""
 EXPECTED_GAIN = 1.4
 """How many times OpenVINO is faster than float32 on torch; only to decide whether converting is worth a try."""
+COMPILE_SECONDS = 40.0
+"""What torch.compile takes for a backbone, also only to decide whether it is worth a try."""
+COMPILER: str | Callable[..., Any] = "inductor"
 ROUNDS = 3
+
+Format = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Measured:
     """One way to run a frozen model.
 
     Attributes:
-        name: "torch-fp32", "torch-bf16" or "openvino-fp32".
+        name: such as "torch-fp32", "torch-fp16-compiled" or "openvino-fp32".
         forward: takes normalised images in channels_last, gives what the model gives. May be called from several
             threads at once.
         images_per_second: one batch at a time.
@@ -121,6 +126,10 @@ def fastest_embedding(
     taps = StageTaps(backbone.model, boundaries(backbone, batch[:2]))
     staged: dict[str, StagedForward] = dict(_torch_candidates(taps, batch.device, precision))
     chosen, measured = choose([(name, output_alone(forward)) for name, forward in staged.items()], batch)
+    if batch.device.type == "cuda":
+        if worth_converting(n_images, chosen.images_per_second, COMPILE_SECONDS):
+            chosen, measured = _try_compiled(taps, chosen, measured, batch, staged)
+        return chosen, measured, None, staged[chosen.name]
     key = conversion_key(backbone.name, weights_sha256, batch.shape[-1]) if has_openvino() else None
     if key is None or batch.device.type != "cpu":
         return chosen, measured, None, staged[chosen.name]
@@ -133,6 +142,25 @@ def fastest_embedding(
     candidates = [(name, output_alone(staged[name])) for name in (chosen.name, "openvino-fp32")]
     chosen, again = choose(candidates, batch)
     return chosen, (*measured, again[-1]), path, staged[chosen.name]
+
+
+def _try_compiled(
+    taps: StageTaps,
+    chosen: Measured,
+    measured: tuple[Measured, ...],
+    batch: torch.Tensor,
+    staged: dict[str, StagedForward],
+) -> tuple[Measured, tuple[Measured, ...]]:
+    """The chosen format against itself after torch.compile; where that fails nothing changes."""
+    name = f"{chosen.name}-compiled"
+    number_format: Any = chosen.name.removeprefix("torch-")
+    staged[name] = torch_forward(torch.compile(taps, dynamic=True, backend=COMPILER), batch.device, number_format)
+    try:
+        faster, again = choose([(one, output_alone(staged[one])) for one in (chosen.name, name)], batch)
+    except Exception as error:  # a compiler that is missing, or does not know an operation
+        warnings.warn(f"torch.compile does not take this backbone: {error}", stacklevel=2)
+        return chosen, measured
+    return faster, (*measured, again[-1])
 
 
 def fastest_prefix(
@@ -155,20 +183,30 @@ def fastest_between(split: Split, deeper: Split, tensors: torch.Tensor, precisio
 def _torch_candidates(
     function: Callable[[torch.Tensor], Out], device: torch.device, precision: Precision
 ) -> list[tuple[str, Callable[[torch.Tensor], Out]]]:
-    precisions: tuple[Precision, ...] = ("fp32", "bf16") if precision == "bf16" else ("fp32",)
-    return [(f"torch-{one}", torch_forward(function, device, one)) for one in precisions]
+    formats: list[Format] = ["fp32"]
+    if device.type == "cuda":
+        formats.append("fp16")  # as fast as bfloat16 there, and eight times as exact
+    if precision == "bf16":
+        formats.append("bf16")
+    return [(f"torch-{one}", torch_forward(function, device, one)) for one in formats]
 
 
 def torch_forward(
-    function: Callable[[torch.Tensor], Out], device: torch.device, precision: Precision
+    function: Callable[[torch.Tensor], Out], device: torch.device, number_format: Format
 ) -> Callable[[torch.Tensor], Out]:
-    """`function` without gradients in a precision, safe to call from several threads."""
+    """`function` without gradients in a number format, safe to call from several threads."""
 
     def forward(batch: torch.Tensor) -> Out:
-        with torch.inference_mode(), compute(device, precision):
+        with torch.inference_mode(), _computing(device, number_format):
             return function(batch)
 
     return forward
+
+
+def _computing(device: torch.device, number_format: Format) -> AbstractContextManager[Any]:
+    if number_format == "fp16":
+        return torch.autocast(device.type, dtype=torch.float16)
+    return compute(device, number_format)
 
 
 # -- OpenVINO ----------------------------------------------------------------------------------------------------
@@ -179,9 +217,9 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def worth_converting(n_images: int, torch_images_per_second: float) -> bool:
-    """Whether the time that OpenVINO is expected to save on `n_images` is more than that of a conversion."""
-    return n_images / torch_images_per_second * (1 - 1 / EXPECTED_GAIN) > CONVERSION_SECONDS
+def worth_converting(n_images: int, torch_images_per_second: float, seconds: float = CONVERSION_SECONDS) -> bool:
+    """Whether the time that a converted model is expected to save on `n_images` is more than the conversion's."""
+    return n_images / torch_images_per_second * (1 - 1 / EXPECTED_GAIN) > seconds
 
 
 class _Stages(torch.nn.Module):

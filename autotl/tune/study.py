@@ -34,7 +34,7 @@ SHORTEST = 4
 ASKS = 6
 """Proposals that are looked at for one that fits the time left."""
 LOST_TRIALS = 2
-"""So many trials of a kind, all clearly behind the best, and the sampler's proposals of that kind are withdrawn."""
+"""So many trials of a kind before the sampler's proposals of that kind may be withdrawn."""
 MAX_FAILURES = 20
 NEIGHBOUR_SPREAD = 0.5
 """Standard deviation of the logarithm of a varied rate."""
@@ -199,14 +199,27 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return self._pace.expect(config, max(min(SHORTEST, self._pace.max_t), self._pace.max_t // 2)) <= left
 
     def _lost(self, config: Config) -> bool:
-        """Whether trials of the same backbone, weights and freeze depth were tried, none of them an equal of the best.
+        """Whether trials of the same backbone, weights and freeze depth have had their chance.
 
-        The sampler goes on with depths that are cheap and so were tried often, when dear ones have long been better.
+        None of them is an equal of the best, or others, as often tried, score higher in less time (score per second).
+        The sampler alone goes on with depths that are cheap and so were tried often, when dear ones have long been
+        better, and with dear ones that gain nothing.
         """
-        kind = _kind(config)
-        ended = self._completed_trials & self._scores.keys()
-        scores = [self._scores[name] for name in ended if _kind(self._shown[name]) == kind]
-        return len(scores) >= LOST_TRIALS and max(scores) < self._least()
+        tried = self._tried()
+        count, best, seconds = tried.get(_kind(config), (0, -math.inf, 0.0))
+        if count < LOST_TRIALS:
+            return False
+        rivals = [one for one in tried.values() if one[0] >= LOST_TRIALS]
+        return best < self._least() or any(score > best and cost < seconds for _, score, cost in rivals)
+
+    def _tried(self) -> dict[tuple[Any, ...], tuple[int, float, float]]:
+        """Of each kind how many trials have ended, their best score, and the seconds of a full trial from now on."""
+        tried: dict[tuple[Any, ...], tuple[int, float, float]] = {}
+        for name in self._completed_trials & self._scores.keys():
+            config = self._shown[name]
+            count, best, _ = tried.get(_kind(config), (0, -math.inf, 0.0))
+            tried[_kind(config)] = count + 1, max(best, self._scores[name]), self._pace.expect(config)
+        return tried
 
     def _ask_fitting(self, trial_id: str, left: float) -> Config | None:
         """The sampler's next proposal that may win and fits the time left; None if a few did not."""

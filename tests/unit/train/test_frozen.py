@@ -23,7 +23,7 @@ from autotl.train.frozen import (
     torch_forward,
     worth_converting,
 )
-from autotl.train.stages import StageTaps
+from autotl.train.stages import StageTaps, output_alone
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="the optional package openvino is not installed")
 
@@ -150,6 +150,48 @@ def test_without_openvino_torch_is_measured(
     output, stages = staged(images)
     torch.testing.assert_close(output, chosen.forward(images))
     assert sorted(stages) == list(range(1, small.n_stages))
+
+
+def compiled_against_torch(small: Backbone, images: torch.Tensor) -> tuple[list[str], dict[str, frozen.StagedForward]]:
+    taps = StageTaps(small.model, boundaries(small, images[:2]))
+    staged: dict[str, frozen.StagedForward] = {"torch-fp32": torch_forward(taps, images.device, "fp32")}
+    chosen, measured = choose([("torch-fp32", output_alone(staged["torch-fp32"]))], images)
+    _, measured = frozen._try_compiled(taps, chosen, measured, images, staged)
+    return [one.name for one in measured], staged
+
+
+def test_a_compiled_backbone_gives_the_same_with_all_its_stages(
+    small: Backbone, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "COMPILER", "eager")  # the real one takes a minute and a C++ compiler
+    names, staged = compiled_against_torch(small, images)
+    assert names == ["torch-fp32", "torch-fp32-compiled"]
+    (output, stages), (expected, by_depth) = staged[names[1]](images[:3]), staged[names[0]](images[:3])
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(stages, by_depth)
+
+
+def test_a_backbone_that_the_compiler_does_not_take_is_done_without(
+    small: Backbone, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise ValueError("unknown operation")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(frozen, "COMPILER", broken)
+    with pytest.warns(UserWarning, match="does not take this backbone"):
+        names, _ = compiled_against_torch(small, images)
+    assert names == ["torch-fp32"]
+
+
+def test_half_precision_is_tried_on_gpus_alone() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [name for name, _ in frozen._torch_candidates(exact, gpu, "bf16")] == [
+        "torch-fp32",
+        "torch-fp16",
+        "torch-bf16",
+    ]
+    assert [name for name, _ in frozen._torch_candidates(exact, cpu, "fp32")] == ["torch-fp32"]
 
 
 def test_a_prefix_is_the_boundary_s_input(small: Backbone, images: torch.Tensor) -> None:

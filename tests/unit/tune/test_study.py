@@ -427,6 +427,18 @@ def test_a_depth_that_lost_twice_is_not_proposed_again(make: Make, tmp_path: Pat
     assert reasons == {"trials of its kind lost"}
 
 
+def test_a_dearer_depth_that_scores_less_twice_is_not_proposed_again(make: Make) -> None:
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
+    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
+    search = make(space=narrow, start_points=starts, pace=Pace(by_depth, max_t=4), least=lambda: 0.5)
+    for place, score in enumerate((0.90, 0.91, 0.89, 0.88)):  # depths 5, 6, 5, 6: all equals of the best
+        search.suggest(f"t{place}")
+        search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
+        assert {search._lost(POINT | {"freeze_depth": depth, "backbone": "deep"}) for depth in (5, 6)} == {False}
+        search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": score})
+    assert {search.suggest(f"u{place}")["freeze_depth"] for place in range(20)} == {6}
+
+
 def test_the_first_start_point_is_tried_even_if_it_may_not_fit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
     search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[POINT])
