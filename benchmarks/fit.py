@@ -6,7 +6,8 @@
     python benchmarks/fit.py kill                                 SIGKILL during the search, then load
     python benchmarks/fit.py start                                `autotl --help`, and what `import autotl` imports
 
-A folder without a test split gets one: a seeded, stratified quarter, by links in a temporary folder.
+A folder without a test split gets one: a seeded, stratified quarter, by links in a temporary folder. Trials are all but
+the linear probes, seconds are of the whole process, GiB the most memory of all its processes at once (memory.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from memory import MemoryWatch
 
 TEST_SHARE = 0.25
 BACKBONE = "tf_efficientnet_lite0.in1k"
@@ -102,23 +104,28 @@ def linear_probe(folder: Path) -> float:
 
 def fit_sets(folders: list[Path], timeout: float) -> None:
     """One row a folder."""
-    print(f"{'data':<14} {'probe':>7} {'autotl':>7} {'trials':>6} {'seconds':>8} {'limit':>6}  winner")
+    print(f"{'data':<14} {'probe':>7} {'autotl':>7} {'trials':>6} {'seconds':>8} {'limit':>6} {'GiB':>5}  winner")
     for folder in folders:
         with with_test_split(folder) as root, tempfile.TemporaryDirectory() as temporary:
             probe = linear_probe(root)
             begun = time.perf_counter()
             command = [*AUTOTL, "fit", str(root), "--timeout", str(timeout), "--metric", "accuracy", "--json"]
-            done = subprocess.run([*command, "--output", f"{temporary}/run"], capture_output=True, text=True)
+            done = subprocess.Popen(
+                [*command, "--output", f"{temporary}/run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            with MemoryWatch(done.pid) as watch:
+                printed, complaint = done.communicate()
             seconds = time.perf_counter() - begun
             if done.returncode:
-                print(f"{folder.name:<14} rc {done.returncode}: {done.stderr[-500:]}")
+                print(f"{folder.name:<14} rc {done.returncode}: {complaint[-500:]}")
                 continue
-            result = json.loads(done.stdout)
+            result = json.loads(printed)
             config = result["winner"]["config"]
             how = f"{config['backbone']} depth {config['freeze_depth']} epoch {result['winner']['epoch']}"
             print(
                 f"{folder.name:<14} {100 * probe:7.2f} {100 * result['test']['value']:7.2f} "
-                f"{sum(result['trials'].values()):6d} {seconds:8.1f} {1.05 * timeout + 10:6.0f}  {how}",
+                f"{sum(result['trials'].values()):6d} {seconds:8.1f} {1.05 * timeout + 10:6.0f} "
+                f"{watch.peak() / 2**30:5.2f}  {how}",
                 flush=True,
             )
 

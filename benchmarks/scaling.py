@@ -5,8 +5,7 @@
 Every factor gets a folder of its own with so many variations of every image (a little cropped, lighter or darker,
 saved anew as JPEG: no two files are copies). What is done with it is fixed: lite0 is probed, and two trials of one
 epoch run at one freeze depth, with a time limit that is never reached. Memory is that of the driver and all its
-processes without memory maps, see memory.py. DIR should hold more than a thousand images to train on: up to there a
-fit trains the winner a second time, which the larger folders would not have.
+processes without memory maps, see memory.py.
 
 The aim: 16 times the images in at most 17 times the time and 1.5 times the memory.
 """
