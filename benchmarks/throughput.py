@@ -10,6 +10,7 @@ All with EfficientNet-Lite0 at 224 pixels. Take the ratios, not the images a sec
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ BACKBONE = "tf_efficientnet_lite0.in1k"
 CPU = torch.device("cpu")
 PLAIN_BATCH = 32
 """Of the DataLoader, and of training."""
+ROUNDS = 3
 
 
 def best_seconds(work: Callable[[], Any], rounds: int = 5) -> float:
@@ -81,23 +83,26 @@ def frozen(folder: Path, n_images: int) -> None:
                 on_progress=lambda done: None,
             )
 
-        embed(decode())  # converts the model, which is kept, and leaves files and pages warm for all
-        begun = time.perf_counter()
-        store = decode()
-        decoding = time.perf_counter() - begun
-        prepared = embed(store)
+        prepared = embed(decode())  # converts the model, which is kept, and leaves files and pages warm for all
         ways = {name: (round(speed), f"{100 * error:.2f} %") for name, (speed, error) in prepared.engines.items()}
         print(f"engines, images/s one batch at a time and error: {ways}; chosen: {prepared.engine}")
-        whole = len(paths) / (decoding + prepared.seconds)
-        print(f"decoding {len(paths) / decoding:.0f} images/s, embedding {prepared.images_per_second:.0f} images/s")
-        bare = _bare_forward(prepared, store, n_images)
-        print(f"decoding and embedding {whole:.0f} images/s: {whole / bare:.2f} of the bare forward pass ({bare:.0f})")
+        decoding, embedding, bare = [], [], []
+        for _ in range(ROUNDS):  # in turn, the fastest of each: other programs slow all of them down
+            begun = time.perf_counter()
+            store = decode()
+            decoding.append(time.perf_counter() - begun)
+            embedding.append(embed(store).seconds)
+            bare.append(_bare_seconds(prepared, store, n_images))
+        speeds = [len(paths) / min(seconds) for seconds in (decoding, embedding, bare)]
+        print("decoding {:.0f} images/s, embedding {:.0f}, bare forward pass {:.0f}".format(*speeds))
+        whole = 1 / (1 / speeds[0] + 1 / speeds[1])
+        print(f"decoding and embedding {whole:.0f} images/s: {whole / speeds[2]:.2f} of the bare forward pass")
     plain = _plain_embedding(paths)
     print(f"timm and a DataLoader {plain:.0f} images/s: autotl is {whole / plain:.1f} times as fast")
 
 
-def _bare_forward(prepared: Prepared, store: PixelStore, n_images: int) -> float:
-    """Images a second of the chosen engine on batches that lie ready: as many streams, of one core each, as `embed`."""
+def _bare_seconds(prepared: Prepared, store: PixelStore, n_images: int) -> float:
+    """Seconds for `n_images` of the chosen engine on batches that lie ready, in as many one-core streams as `embed`."""
     model = load_pretrained(prepared.entry, locate(prepared.entry)).eval().to(memory_format=torch.channels_last)
     source = ImageSource(store.open(), replace(preprocessing_of(model), store_size=store.size), CPU, seed=0)
     engine, _, precision = prepared.engine.partition("-")
@@ -108,16 +113,15 @@ def _bare_forward(prepared: Prepared, store: PixelStore, n_images: int) -> float
     else:
         forward = torch_forward(model, CPU, "bf16" if precision == "bf16" else "fp32")
     ready = [source.batch(np.arange(BATCH) % store.n_images, None, 0) for _ in range(local_cpus())]
-    n_batches = max(2 * local_cpus(), n_images // BATCH)
+    batches = [ready[number % len(ready)] for number in range(math.ceil(n_images / BATCH))]
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(local_cpus(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-
-        def work() -> None:
-            list(pool.map(lambda number: forward(ready[number % len(ready)]), range(n_batches)))
-
-        seconds = best_seconds(work, rounds=2)
+        list(pool.map(forward, batches[: 2 * local_cpus()]))  # not counted
+        begun = time.perf_counter()
+        list(pool.map(forward, batches))
+        seconds = time.perf_counter() - begun
     torch.set_num_threads(threads)
-    return n_batches * PLAIN_BATCH / seconds
+    return seconds
 
 
 class _Files(torch.utils.data.Dataset):  # type: ignore[type-arg]
