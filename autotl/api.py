@@ -113,6 +113,7 @@ def fit(
 def advise(
     dataset_dir: str | os.PathLike[str],
     *,
+    timeout: float | str = 25,
     backbones: str | Sequence[str] = "auto",
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     metric: str = "auto",
@@ -125,7 +126,11 @@ def advise(
 ) -> Advice:
     """Say how near a data set is to ImageNet, how large it is, and what follows, without training anything.
 
-    Arguments are those of `fit`.
+    Other arguments are those of `fit`.
+
+    Args:
+        timeout: seconds, or as "90s", "10m", "1.5h"; at least 20 s. Backbones that are not named are probed, after the
+            first, for as long as it allows; what has to be done takes the time it takes.
 
     Raises:
         InputError: with every problem of the arguments and the folder at once.
@@ -135,7 +140,7 @@ def advise(
 
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
-        budget=Budget(1e9),
+        budget=Budget(as_seconds(timeout)),
         metric=metric,
         backbones=as_names(backbones),
         sources=as_paths(source),

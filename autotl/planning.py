@@ -13,7 +13,9 @@ from autotl.train.prepare import Prepared
 from autotl.tune.pace import Predict
 
 ADVICE_SHARE = 0.2
-"""Largest share of the time that may pass before the search begins; later backbones are left out for it."""
+"""Largest share of a fit's time that may pass before the search begins; later backbones are left out for it."""
+PROBING_SHARE = 0.8
+"""The same of the time for the advice alone, before the statements are put together."""
 MARGIN = 0.05
 """A backbone whose probe is so much worse than the best one's is not searched."""
 MAX_BACKBONES = 3

@@ -20,7 +20,7 @@ from autotl.ground import Call, Ground, candidates
 from autotl.interrupt import raise_if_pressed
 from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.models.saved import offer
-from autotl.planning import ADVICE_SHARE, expected_seconds
+from autotl.planning import ADVICE_SHARE, PROBING_SHARE, expected_seconds
 from autotl.result import Status, TrialRecord
 from autotl.train.device import give_back_memory
 from autotl.train.metrics import estimate
@@ -49,7 +49,8 @@ def probe_backbones(call: Call, ground: Ground, *, keep: bool) -> tuple[list[Pro
     """Embed the images with each backbone and fit the linear probes; `keep` saves the best as the run's model."""
     call.console.heading("Backbones on your images, frozen")
     required, optional = candidates(call)
-    limit = call.begun + ADVICE_SHARE * call.settings.budget.timeout
+    share = ADVICE_SHARE if keep else PROBING_SHARE
+    limit = call.begun + share * call.settings.budget.timeout
     probed: list[Probed] = []
     records: list[TrialRecord] = []
     for entry in (*required, *optional):

@@ -136,11 +136,12 @@ def test_advise_passes_its_options_on(door: Replace, capsys: Capture, as_json: b
     advise = door("advise", SimpleNamespace(to_json=lambda: {"scenario": 1}))
     options = (
         "--metric f1_macro --backbone resnet18 --source old --seed 3 --val-fraction 0.3 --skip-unreadable "
-        "--allow-download"
+        "--allow-download --timeout 2m"
     )
     assert main(["advise", "photos", *options.split(), *(["--json"] if as_json else [])]) == 0
     assert advise.given == ("photos",)
     assert advise.options == {
+        "timeout": "2m",
         "backbones": ["resnet18"],
         "source": ["old"],
         "metric": "f1_macro",
@@ -163,7 +164,7 @@ def test_advise_passes_its_options_on(door: Replace, capsys: Capture, as_json: b
         (["fit", "photos", "--n-trials", "many"], "argument --n-trials: invalid int value: 'many'"),
         (["fit", "photos", "--val-fraction", "half"], "argument --val-fraction: invalid float value: 'half'"),
         (["fit", "photos", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
-        (["advise", "photos", "--timeout", "3m"], "unrecognized arguments: --timeout 3m"),
+        (["advise", "photos", "--n-trials", "3"], "unrecognized arguments: --n-trials 3"),
         (["predict", "run"], "the following arguments are required: IMAGE"),
         (["predict", "run", "a.jpg", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
         (["evaluate", "run"], "the following arguments are required: DIR"),
