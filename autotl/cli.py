@@ -135,7 +135,9 @@ def _fit(chosen: argparse.Namespace) -> None:
 def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("advise", help="say how near the data is to ImageNet, how large, and what follows")
     _add_data_options(command)
-    command.add_argument("--timeout", default="25s", metavar="TIME", help="backbones are probed for as long as it allows")
+    command.add_argument(
+        "--timeout", default="25s", metavar="TIME", help="backbones are probed for as long as it allows"
+    )
     command.set_defaults(run=_advise)
 
 

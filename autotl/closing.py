@@ -21,6 +21,7 @@ from autotl.predictor import Predictor, load_predictor
 from autotl.result import FitResult, TrialRecord
 from autotl.rundir import write_json
 from autotl.sources import YARDSTICK_IMAGES, leave_yardstick
+from autotl.train.device import give_back_memory
 from autotl.train.metrics import all_metrics, estimate
 from autotl.tune.runner import local_cpus
 
@@ -97,6 +98,7 @@ def close(
         labels = ground.dataset.labels[test]
         metrics = all_metrics(probabilities, labels)
         tested = estimate(ground.metric, probabilities, labels)
+        give_back_memory()
     _leave_yardstick(call, ground, interrupted)
     result = FitResult(
         predictor=predictor,

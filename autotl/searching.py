@@ -130,3 +130,4 @@ def _average(call: Call, task: TrainingTask, probes: Sequence[TrialRecord]) -> N
     name = f"probe-{load_card(call.run.model).config['backbone']}"
     probe = next((one for one in probes if one.trial_id == name), None)
     call.console.line(f"  {average_winner(task, call.run, probe)}")
+    give_back_memory()

@@ -28,7 +28,9 @@ from autotl.train.task import TrainingTask
 from autotl.train.views import Views
 
 MAX_GRADIENT_NORM = 1.0
-EVALUATION_BATCH = 64
+EVALUATION_BATCH = 32
+MICRO_BATCH = 16
+"""Images whose activations are held at once on a CPU: more take memory in proportion and are no faster."""
 VIEW_SEED = 0
 """Of the augmented views: the same in every run, so that runs can share them."""
 
@@ -284,21 +286,40 @@ class FineTuning:
         return _mean(losses), False
 
     def _step(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> float:
-        rows = self._train_rows[places]
-        targets = to_device(torch.from_numpy(self._labels[rows]), self.device)
-        with compute(self.device, self.task.precision):
-            logits = self._forward(view, places, rows, live).float()
-            loss = F.cross_entropy(logits, targets, self._class_weights, label_smoothing=self.config["label_smoothing"])
-        value = float(loss.detach())
+        """One step on a batch, in parts whose gradients add up to those of the whole; its loss."""
+        self._optimizer.zero_grad(set_to_none=True)
+        weight = self._weight_of(self._train_rows[places])
+        value = 0.0
+        for part in batches(places, self._part_size(len(places))):
+            loss = self._loss(view, part, live) / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
         if not math.isfinite(value):
             raise Diverged(f"the loss became {value} in epoch {self.epoch + 1}")
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(
             [p for group in self._optimizer.param_groups for p in group["params"]], MAX_GRADIENT_NORM
         )
         self._optimizer.step()
         return value
+
+    def _part_size(self, size: int) -> int:
+        """A whole batch where it has to pass at once: for its statistics from scratch, and for speed on a GPU."""
+        return size if self._scratch or self.device.type != "cpu" else MICRO_BATCH
+
+    def _loss(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> torch.Tensor:
+        """The sum of the (weighted) losses of some training images."""
+        rows = self._train_rows[places]
+        targets = to_device(torch.from_numpy(self._labels[rows]), self.device)
+        smoothing = self.config["label_smoothing"]
+        with compute(self.device, self.task.precision):
+            logits = self._forward(view, places, rows, live).float()
+            return F.cross_entropy(logits, targets, self._class_weights, reduction="sum", label_smoothing=smoothing)
+
+    def _weight_of(self, rows: NDArray[np.int64]) -> float:
+        """What a sum of losses is divided by for the (weighted) mean."""
+        if self._class_weights is None:
+            return float(len(rows))
+        return float(self._class_weights[torch.from_numpy(self._labels[rows]).to(self.device)].sum())
 
     def validation_probabilities(self) -> NDArray[np.float32]:
         """Class probabilities of the validation images, shape (images, classes)."""

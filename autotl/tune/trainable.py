@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -53,6 +54,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         self._best: EpochReport | None = None
         self._note = ""
         self._fine_tuning: FineTuning | None = None
+        gc.collect()  # the last trial's model is part of a cycle of references: it would stay for several trials
         give_back_memory()
         torch.set_num_threads(self._task.threads)
 

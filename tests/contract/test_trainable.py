@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,3 +208,17 @@ class TestFineTuningTrainable(TrainableContract):
     """`autotl.tune.trainable`."""
 
     kind = FineTuningTrainable
+
+    def test_the_last_trial_s_model_is_gone_when_the_next_begins(
+        self, start: Start, task_file: Callable[..., Path]
+    ) -> None:
+        trainable = start()
+        trainable.step()
+        assert trainable._fine_tuning is not None
+        model = weakref.ref(trainable._fine_tuning.backbone.model)
+        gc.disable()  # not by luck
+        try:
+            self.restart(trainable, task_file(), {"freeze_depth": 7})
+            assert model() is None
+        finally:
+            gc.enable()

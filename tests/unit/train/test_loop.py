@@ -114,3 +114,39 @@ def test_a_model_of_an_earlier_run_trains_under_its_own_name_and_is_saved_under_
     assert len(views) == 2
     FineTuning(replace(task, cache_dir=str(tmp_path)), CONFIG).start()  # the same weights: the same views
     assert sorted(path.name for path in tmp_path.glob("activations-*.bin")) == views
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_parts_of_a_batch_train_as_the_whole(
+    task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, balanced: bool
+) -> None:
+    config = CONFIG | {"batch_size": 8, "label_smoothing": 0.1}
+    uneven = save_uneven(task, tmp_path / "uneven.npz", balanced)
+    trained, losses = [], []
+    for size in (8, 3):
+        monkeypatch.setattr("autotl.train.loop.MICRO_BATCH", size)
+        tuning = FineTuning(replace(uneven, cache_dir=str(tmp_path / "cache")), config)
+        losses.append(tuning.train_epoch().train_loss)
+        trained.append({name: tensor.detach().clone() for name, tensor in tuning.trained().items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    before = {name: tensor.detach() for name, tensor in FineTuning(uneven, config).trained().items()}
+    moved = max(float((trained[0][name] - before[name]).abs().max()) for name in before)
+    apart = max(float((trained[0][name] - trained[1][name]).abs().max()) for name in before)
+    assert apart < 0.02 * moved
+
+
+def save_uneven(task: TrainingTask, manifest: Path, balanced: bool) -> TrainingTask:
+    """The same images in classes of very different sizes."""
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1])
+    save_manifest(manifest, labels, np.repeat(["train", "val"], [8, 4]))
+    return replace(task, manifest=str(manifest), balanced=balanced)
+
+
+def test_from_scratch_a_batch_passes_at_once(task: TrainingTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotl.train.loop.MICRO_BATCH", 2)
+    config = CONFIG | {"initial_weights": "scratch", "freeze_depth": 0, "batch_size": 8}
+    sizes: list[int] = []
+    tuning = FineTuning(task, config)
+    tuning.backbone.model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    tuning.train_epoch()
+    assert sizes == [8, 4]  # training, validation
