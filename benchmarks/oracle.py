@@ -103,7 +103,10 @@ def epochs_of(strategy: Strategy, n_train: int) -> int:
 
 
 def plan(sets: Sequence[CutSet]) -> list[Cell]:
-    """Every cell: the first seed before the second, in each the cheapest first. A probe has nothing random in it."""
+    """Every cell: the first seed before the second, in each the cheapest first, and from scratch last.
+
+    A probe has nothing random in it.
+    """
     costs: dict[Cell, float] = {}
     for one in sets:
         for cut, split in one.splits.items():
@@ -114,7 +117,12 @@ def plan(sets: Sequence[CutSet]) -> list[Cell]:
                         cost = epochs_of(strategy, n_train) * n_train / strategy.speed
                         costs[Cell(one.name, cut, strategy.name, factor, seed)] = cost
     names = [strategy.name for strategy in STRATEGIES]
-    return sorted(costs, key=lambda cell: (cell.seed, costs[cell], names.index(cell.strategy), cell.cut, cell.set))
+
+    def order(cell: Cell) -> tuple[int, bool, float, int, str, str]:
+        scratch = cell.strategy == SCRATCH
+        return cell.seed, scratch, costs[cell], names.index(cell.strategy), cell.cut, cell.set
+
+    return sorted(costs, key=order)
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
