@@ -19,7 +19,7 @@ from autotl.models.weights import file_sha256, load_pretrained, locate, save_sta
 from autotl.result import Estimate
 from autotl.train.activations import ImageSource, embed_stages
 from autotl.train.cache import DiskCache
-from autotl.train.device import Precision, pick_device
+from autotl.train.device import Precision, give_back_memory, pick_device
 from autotl.train.frozen import fastest_embedding
 from autotl.train.probe import Probe
 
@@ -119,6 +119,7 @@ def prepare(
         )
     finally:
         torch.set_num_threads(threads)
+    give_back_memory()  # measuring and converting take several times what embedding does
     begun = time.perf_counter()
     stage_rows = rows[:0] if stage_rows is None else np.sort(stage_rows)
     embeddings, stage_features = embed_stages(staged, source, rows, stage_rows, on_progress, workers)
