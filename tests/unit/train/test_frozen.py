@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def converted(small: Backbone, images: torch.Tensor, tmp_path_factory: pytest.Te
 def clock_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
     """Make each candidate, a function with a name in `seconds`, take so long by the clock."""
 
-    def timed(forward: frozen.Forward, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def timed(forward: frozen.Forward, batch: torch.Tensor, clock: frozen.Clock) -> tuple[torch.Tensor, float]:
         return forward(batch), seconds[forward.__name__]
 
     monkeypatch.setattr(frozen, "_timed", timed)
@@ -89,7 +90,7 @@ def test_all_ways_are_timed_in_turn_so_that_other_work_slows_all_alike(monkeypat
     seconds = {"exact": iter([9.0, 9.0, 2.0]), "nearly": iter([9.5, 9.5, 3.0])}
     order: list[str] = []
 
-    def timed(forward: frozen.Forward, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def timed(forward: frozen.Forward, batch: torch.Tensor, clock: frozen.Clock) -> tuple[torch.Tensor, float]:
         order.append(forward.__name__)
         return forward(batch), next(seconds[forward.__name__])
 
@@ -165,6 +166,19 @@ def test_without_openvino_torch_is_measured(
     output, stages = staged(images)
     torch.testing.assert_close(output, chosen.forward(images))
     assert sorted(stages) == list(range(1, small.n_stages))
+
+
+@needs_openvino
+def test_whether_a_conversion_pays_does_not_depend_on_what_else_the_machine_does(
+    small: Backbone, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run takes this thread a second, and by the clock on the wall a hundred."""
+    ticks, speeds = iter(range(10**6)), list[float]()
+    clocks = SimpleNamespace(thread_time=lambda: float(next(ticks)), perf_counter=lambda: 100.0 * next(ticks))
+    monkeypatch.setattr(frozen, "time", clocks)
+    monkeypatch.setattr(frozen, "worth_converting", lambda n_images, speed: speeds.append(speed))
+    fastest_embedding(small, images, "fp32", weights_sha256="sha", n_images=9, workers=2, cache=DiskCache(tmp_path))
+    assert speeds == [2.0 * len(images)]
 
 
 def test_a_prefix_is_the_boundary_s_input(small: Backbone, images: torch.Tensor) -> None:
