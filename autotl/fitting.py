@@ -1,4 +1,4 @@
-"""The way of the data, step by step: decode, embed, advise, search, hand back. `api` opens the door to it."""
+"""The way of the data, step by step: read, probe, advise, search, hand back. `api` opens the door to it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from autotl.benefit import measure_benefit
 from autotl.checks import Checked
 from autotl.closing import KeptBack, close, keep_back
 from autotl.console import Console
-from autotl.ground import Call, Ground, read_data
+from autotl.ground import EXPECTED_PASSES, Call, Ground
 from autotl.interrupt import raise_if_pressed
 from autotl.probing import Probed, probe_backbones, put_together
+from autotl.reading import read_data
 from autotl.result import FitResult, TrialRecord
 from autotl.rundir import RunDir, write_json
 from autotl.searching import search
@@ -71,14 +72,14 @@ class Fitting:
 
     def advise(self) -> Advice:
         """The advice alone."""
-        ground = self.read_data()
+        ground = self.read_data(passes=1)
         return self.put_together(ground, self.probe_backbones(ground, keep=False))
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
-    def read_data(self) -> Ground:
-        """See `autotl.ground`."""
-        return read_data(self.call)
+    def read_data(self, passes: int = EXPECTED_PASSES) -> Ground:
+        """See `autotl.reading`."""
+        return read_data(self.call, passes)
 
     def probe_backbones(self, ground: Ground, *, keep: bool) -> list[Probed]:
         """See `autotl.probing`."""

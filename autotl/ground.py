@@ -1,28 +1,35 @@
-"""What everything after the decoding stands on: the images of a call, read and split, and how models will compute."""
+"""What everything after the reading stands on: a call, its data, and how its images are embedded."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autotl.checks import Checked, available_backbones
 from autotl.console import Console
-from autotl.data.folder import Listing, check_classes, unreadable_problems, without
-from autotl.data.pixels import PixelStore, build_store
-from autotl.data.splits import Dataset, make_dataset
-from autotl.errors import raise_if_any
-from autotl.models.backbone import preprocessing_named
+from autotl.data.pixels import Decoding, PixelStore
+from autotl.data.splits import Dataset, stratified_order
+from autotl.interrupt import raise_if_pressed
 from autotl.models.catalog import BackboneEntry
 from autotl.rundir import RunDir
 from autotl.settings import FitSettings
 from autotl.train.cache import DiskCache
-from autotl.train.device import Precision, measure_precision, pick_device
-from autotl.train.metrics import default_metric, majority_score
+from autotl.train.device import Precision
+from autotl.train.metrics import majority_score
+from autotl.train.prepare import Prepared, prepare
 from autotl.tune.runner import local_cpus
 
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
+EXPECTED_PASSES = 4
+"""How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
+STAGE_IMAGES = 2000
+"""Training and validation images for which the features of every stage are kept, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class Ground:
         balanced: whether classes are weighed inversely to their frequency.
         precision: what trials compute in.
         provenance: goes into the card of every saved model.
+        first: the first backbone, with the embeddings of the training and validation images.
     """
 
     dataset: Dataset
@@ -70,64 +78,7 @@ class Ground:
     balanced: bool
     precision: Precision
     provenance: dict[str, Any]
-
-
-def read_data(call: Call) -> Ground:
-    """Decode and split.
-
-    Raises:
-        DatasetError: if images cannot be decoded and are not to be skipped; all of them are listed.
-    """
-    listing = call.checked.listing
-    required, optional = candidates(call)
-    size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
-    begun = time.perf_counter()
-    store, unreadable = _decode(call, listing, size)
-    if unreadable:
-        if not call.settings.skip_unreadable:
-            raise_if_any(unreadable_problems(listing.root, unreadable))
-        listing = without(listing, unreadable)
-        raise_if_any(check_classes(listing))
-        store, _ = _decode(call, listing, size)
-    dataset = make_dataset(listing, call.settings.val_fraction, call.settings.seed)
-    _tell_data(call.console, dataset, time.perf_counter() - begun)
-    counts = dataset.counts("train", "val")
-    metric = default_metric(counts) if call.settings.metric == "auto" else call.settings.metric
-    precision = measure_precision(pick_device())
-    return Ground(
-        dataset=dataset,
-        store=store,
-        metric=metric,
-        balanced=metric in ("balanced_accuracy", "f1_macro"),
-        precision=precision,
-        provenance=_provenance(call, dataset, metric, precision),
-    )
-
-
-def _decode(call: Call, listing: Listing, size: int) -> tuple[PixelStore, dict[str, str]]:
-    paths = [image.path for image in listing.images]
-    with call.console.progress("decoding images", len(paths)) as on_progress:
-        store, decoded = build_store(listing.root, paths, size, call.run.cache / "pixels.u8", local_cpus(), on_progress)
-    for finding in decoded.findings:
-        call.console.line(f"  note: {finding.message}")
-    return store, decoded.unreadable
-
-
-def _tell_data(console: Console, dataset: Dataset, seconds: float) -> None:
-    console.heading(f"Data  {dataset.root}")
-    counts = dataset.counts("train", "val")
-    shown = ", ".join(f"{name} {count}" for name, count in zip(dataset.classes[:8], counts[:8], strict=True))
-    more = f", and {len(counts) - 8} more" if len(counts) > 8 else ""
-    console.line(f"  {len(dataset.classes)} classes: {shown}{more}")
-    own = "its own" if dataset.own_validation else "held back"
-    sizes = f"{len(dataset.indices('train'))} training, {len(dataset.indices('val'))} validation ({own})"
-    test = len(dataset.indices("test"))
-    tested = f"{test} test" if test else "no test split"
-    console.line(f"  {len(dataset.paths)} images decoded in {seconds:.1f} s: {sizes}, {tested}")
-    for finding in dataset.findings:
-        named = f" ({', '.join(finding.paths[:3])}{', …' if len(finding.paths) > 3 else ''})" if finding.paths else ""
-        mark = "warning" if finding.severity == "warning" else "note"
-        console.line(f"  {mark}: {finding.message}{named}", "yellow" if mark == "warning" else None)
+    first: Prepared
 
 
 def candidates(call: Call) -> tuple[tuple[BackboneEntry, ...], tuple[BackboneEntry, ...]]:
@@ -142,7 +93,63 @@ def candidates(call: Call) -> tuple[tuple[BackboneEntry, ...], tuple[BackboneEnt
     return (*here[:1], *own), here[1:]
 
 
-def _provenance(call: Call, dataset: Dataset, metric: str, precision: Precision) -> dict[str, Any]:
+def embed(
+    call: Call,
+    entry: BackboneEntry,
+    store: PixelStore,
+    rows: NDArray[np.int64],
+    precision: Precision,
+    *,
+    passes: int,
+    folder: str = "weights",
+    stage_rows: NDArray[np.int64] | None = None,
+    decoding: Decoding | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> Prepared:
+    """A backbone with the embeddings of images, shown as they come.
+
+    Arguments are those of `autotl.train.prepare.prepare`; `folder` is one of the run's cache. `between` is called
+    between batches; what it raises ends the embedding.
+
+    Raises:
+        BackboneError: if the weights are missing or do not fit.
+    """
+    with call.console.progress(f"embedding with {entry.name}", len(rows)) as show:
+
+        def on_progress(done: int) -> None:
+            raise_if_pressed()
+            between()
+            show(done)
+
+        return prepare(
+            entry,
+            store,
+            rows,
+            call.run.cache / folder,
+            precision,
+            allow_download=call.settings.allow_download,
+            workers=local_cpus(),
+            passes=passes,
+            cache=call.cache,
+            on_progress=on_progress,
+            stage_rows=stage_rows,
+            decoding=decoding,
+        )
+
+
+def rows_for_stages(dataset: Dataset, seed: int) -> NDArray[np.int64]:
+    """The images whose stages are probed: all, or stratified samples of training and validation images alike."""
+    train, val = dataset.indices("train"), dataset.indices("val")
+    share = min(1.0, STAGE_IMAGES / (len(train) + len(val)))
+    samples = [
+        rows[stratified_order(dataset.labels[rows], seed)[: max(len(dataset.classes), int(share * len(rows)))]]
+        for rows in (train, val)
+    ]
+    return np.sort(np.concatenate(samples))
+
+
+def provenance(call: Call, dataset: Dataset, metric: str, precision: Precision) -> dict[str, Any]:
+    """Where a model of this call comes from, as plain data."""
     train, val = (dataset.labels[dataset.indices(split)] for split in ("train", "val"))
     return {
         "dataset": str(dataset.root),

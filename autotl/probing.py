@@ -1,13 +1,11 @@
-"""The advice of a call: images embedded, probed and compared with the source; the best probe is the first model."""
+"""The advice of a call: backbones probed and compared with the source; the best probe is the first model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autotl.advice.advisor import Advice
 from autotl.advice.advisor import advise as put_statements_together
@@ -15,23 +13,17 @@ from autotl.advice.evidence import BackboneEvidence, look_closer, probe_backbone
 from autotl.advice.probes import LabelledFeatures
 from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import Similarity, measure_similarity
-from autotl.data.splits import Dataset, stratified_order
-from autotl.ground import Call, Ground, candidates
-from autotl.interrupt import raise_if_pressed
+from autotl.data.splits import Dataset
+from autotl.ground import EXPECTED_PASSES, Call, Ground, candidates, embed, rows_for_stages
 from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.models.saved import offer
 from autotl.planning import ADVICE_SHARE, PROBING_SHARE, expected_seconds
 from autotl.result import Status, TrialRecord
 from autotl.train.device import give_back_memory
 from autotl.train.metrics import estimate
-from autotl.train.prepare import Prepared, prepare, probe_card, probe_state
+from autotl.train.prepare import Prepared, probe_card, probe_state
 from autotl.train.probe import Probe
-from autotl.tune.runner import local_cpus
 
-EXPECTED_PASSES = 4
-"""How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
-STAGE_IMAGES = 2000
-"""Training and validation images for which the features of every stage are kept, at most."""
 LOOKED_CLOSER = 2
 """So many of the best backbones are probed at every stage."""
 
@@ -46,11 +38,12 @@ class Probed:
 
 
 def probe_backbones(call: Call, ground: Ground, *, keep: bool) -> tuple[list[Probed], list[TrialRecord]]:
-    """Embed the images with each backbone and fit the linear probes; `keep` saves the best as the run's model."""
+    """Fit linear probes on the embeddings of each backbone; `keep` saves the best as the run's model."""
     call.console.heading("Backbones on your images, frozen")
     required, optional = candidates(call)
     share = ADVICE_SHARE if keep else PROBING_SHARE
     limit = call.begun + share * call.settings.budget.timeout
+    passes = EXPECTED_PASSES if keep else 1
     probed: list[Probed] = []
     records: list[TrialRecord] = []
     for entry in (*required, *optional):
@@ -59,19 +52,21 @@ def probe_backbones(call: Call, ground: Ground, *, keep: bool) -> tuple[list[Pro
             left = max(0.0, limit - time.time())
             call.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
             continue
-        probed.append(_probe(call, entry, ground, keep=keep))
+        prepared = ground.first if not probed else _embed(call, entry, ground, passes)
+        probed.append(_probe(call, prepared, ground))
         give_back_memory()
         if keep:
             records.append(_keep_probe(call, probed[-1], ground, len(records)))
     return probed, records
 
 
-def _probe(call: Call, entry: BackboneEntry, ground: Ground, *, keep: bool) -> Probed:
-    rows = ground.dataset.indices("train", "val")
-    stage_rows = _stage_rows(ground.dataset, call.settings.seed)
-    passes = EXPECTED_PASSES if keep else 1
-    with call.console.progress(f"embedding with {entry.name}", len(rows)) as show:
-        prepared = _prepare(call, entry, ground, rows, "weights", passes, show, stage_rows)
+def _embed(call: Call, entry: BackboneEntry, ground: Ground, passes: int) -> Prepared:
+    rows, stage_rows = ground.dataset.indices("train", "val"), rows_for_stages(ground.dataset, call.settings.seed)
+    return embed(call, entry, ground.store, rows, ground.precision, passes=passes, stage_rows=stage_rows)
+
+
+def _probe(call: Call, prepared: Prepared, ground: Ground) -> Probed:
+    entry = prepared.entry
     evidence, probe = probe_backbone(
         entry.name,
         labelled_features(prepared, ground.dataset),
@@ -86,35 +81,6 @@ def _probe(call: Call, entry: BackboneEntry, ground: Ground, *, keep: bool) -> P
         f"{evidence.knn_score:.4f} ({prepared.images_per_second:.0f} images/s with {prepared.engine})"
     )
     return Probed(prepared, evidence, probe)
-
-
-def _prepare(
-    call: Call,
-    entry: BackboneEntry,
-    ground: Ground,
-    rows: NDArray[np.int64],
-    folder: str,
-    passes: int,
-    show: Callable[[int], None],
-    stage_rows: NDArray[np.int64] | None = None,
-) -> Prepared:
-    def on_progress(done: int) -> None:
-        raise_if_pressed()
-        show(done)
-
-    return prepare(
-        entry,
-        ground.store,
-        rows,
-        call.run.cache / folder,
-        ground.precision,
-        allow_download=call.settings.allow_download,
-        workers=local_cpus(),
-        passes=passes,
-        cache=call.cache,
-        on_progress=on_progress,
-        stage_rows=stage_rows,
-    )
 
 
 def _keep_probe(call: Call, probed: Probed, ground: Ground, number: int) -> TrialRecord:
@@ -185,7 +151,7 @@ def _measure_similarity(call: Call, ground: Ground, probed: list[Probed]) -> Sim
     prepared = next((one.prepared for one in probed if one.prepared.entry == entry), None)
     if prepared is None:
         rows = np.sort(np.random.default_rng(call.settings.seed).permutation(rows)[:1000])
-        prepared = _prepare(call, entry, ground, rows, "yardstick", 1, lambda done: None)
+        prepared = embed(call, entry, ground.store, rows, ground.precision, passes=1, folder="yardstick")
     classes = np.array(ground.dataset.classes)[ground.dataset.labels[rows]]
     return measure_similarity(prepared.of(rows), yardstick, classes, call.settings.seed)
 
@@ -206,17 +172,6 @@ def labelled_features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
     return LabelledFeatures(
         prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], len(dataset.classes)
     )
-
-
-def _stage_rows(dataset: Dataset, seed: int) -> NDArray[np.int64]:
-    """The images whose stages are probed: all, or stratified samples of training and validation images alike."""
-    train, val = dataset.indices("train"), dataset.indices("val")
-    share = min(1.0, STAGE_IMAGES / (len(train) + len(val)))
-    samples = [
-        rows[stratified_order(dataset.labels[rows], seed)[: max(len(dataset.classes), int(share * len(rows)))]]
-        for rows in (train, val)
-    ]
-    return np.sort(np.concatenate(samples))
 
 
 def _stage_features(prepared: Prepared, dataset: Dataset) -> dict[int, LabelledFeatures]:

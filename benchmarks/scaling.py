@@ -92,9 +92,9 @@ def one_fit(folder: Path, root: Path) -> None:
         checked = check(settings)
     fitting = Fitting(settings, checked, rundir.create(root / "run"), Console(quiet=True), time.time())
     with RaySession(Resources()) as ray:
-        with stage("decode"):
+        with stage("decode, embed"):
             ground = fitting.read_data()
-        with stage("embed, probe"):
+        with stage("probe"):
             probed = fitting.probe_backbones(ground, keep=True)
         with stage("advise"):
             advice = fitting.put_together(ground, probed)

@@ -1,7 +1,8 @@
-"""`PixelStore`: every image decoded once, in parallel, into a memory-mapped array of bytes."""
+"""`PixelStore`: every image decoded once, in parallel and in the background, into a memory-mapped array of bytes."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,10 @@ from autotl.data.decode import decode
 from autotl.data.folder import Finding
 from autotl.rundir import read_json, write_json
 
-QUEUE = 4096
-"""Images handed to the threads at once: each that waits takes a kilobyte, a million would take a gigabyte."""
+Places = NDArray[np.int64]
+
+PART = 8
+"""Images that a thread takes at once; a batch that is waited for is as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,106 @@ class Decoded:
     findings: tuple[Finding, ...]
 
 
+class Decoding:
+    """Images on their way into a store, while their caller does something else.
+
+    As a context: threads decode from when it is entered (Pillow decodes outside Python's lock), and leaving it ends
+    them, each after the few files at hand. Files that cannot be decoded leave zeros in their place and are named at the
+    end: the caller must stop or leave them out.
+
+    Args:
+        root, paths: the files.
+        size: side of the squares in pixels.
+        target: the file of pixels.
+        workers: threads.
+        order: the places of all `paths` in the order in which they are decoded; None: as they stand.
+
+    Attributes:
+        store: what comes of it. Places that were waited for can be read before the end.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        size: int,
+        target: Path,
+        workers: int,
+        order: Places | None = None,
+    ) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.store = PixelStore(target, len(paths), size)
+        self._root, self._paths, self._workers = root, paths, workers
+        self._pixels = np.memmap(target, dtype=np.uint8, mode="w+", shape=(len(paths), size, size, 3))
+        self._order = np.arange(len(paths)) if order is None else order
+        self._turns = np.argsort(self._order)
+        self._modes = [""] * len(paths)
+        self._reasons: dict[int, str] = {}
+        self._begun = self._last = 0.0
+
+    def __enter__(self) -> Decoding:
+        self._begun = time.perf_counter()
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="autotl-decode")
+        starts = range(0, len(self._order), PART)
+        self._parts = [self._pool.submit(self._decode, self._order[start : start + PART]) for start in starts]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every image is decoded, or known not to be decodable."""
+        return all(part.done() for part in reversed(self._parts))  # while it goes on, the first one looked at is not
+
+    @property
+    def seconds(self) -> float:
+        """All of it took; 0 until it is over."""
+        return self._last - self._begun if self.is_over else 0.0
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a file was found that cannot be decoded."""
+        return bool(self._reasons)
+
+    @property
+    def found(self) -> Decoded:
+        """What was found so far."""
+        unreadable = {self._paths[place]: reason for place, reason in sorted(self._reasons.copy().items())}
+        return Decoded(unreadable, _mode_findings(Counter(mode for mode in self._modes if mode)))
+
+    def wait(self, places: Places) -> None:
+        """Return when the images in `places` are decoded, or known not to be decodable.
+
+        Raises:
+            BaseException: what ended the decoding of one of them: memory that ran out, but no damaged file.
+            CancelledError: if the context was left before that.
+        """
+        for part in np.unique(self._turns[places] // PART):
+            self._parts[part].result()
+
+    def finish(self, on_progress: Callable[[int], None] = lambda done: None) -> tuple[PixelStore, Decoded]:
+        """Wait for all images, and make the store one that can be opened by its path.
+
+        Raises:
+            BaseException: as `wait`.
+        """
+        for number, part in enumerate(self._parts, 1):
+            part.result()
+            on_progress(min(number * PART, len(self._paths)))
+        self._pixels.flush()
+        write_json(_shape_file(self.store.path), {"n_images": self.store.n_images, "size": self.store.size})
+        return self.store, self.found
+
+    def _decode(self, places: Places) -> None:
+        for place in places:
+            try:
+                self._pixels[place], self._modes[place] = decode(self._root / self._paths[place], self.store.size)
+            except OSError as error:
+                self._reasons[int(place)] = str(error) or type(error).__name__
+        self._last = time.perf_counter()
+
+
 def build_store(
     root: Path,
     paths: Sequence[str],
@@ -54,35 +157,9 @@ def build_store(
     workers: int,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[PixelStore, Decoded]:
-    """Decode `paths` below `root` into `target`, with `workers` threads (Pillow decodes outside Python's lock).
-
-    Files that cannot be decoded leave zeros in their place and are named in the result: the caller must stop or
-    leave them out.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.memmap(target, dtype=np.uint8, mode="w+", shape=(len(paths), size, size, 3))
-
-    def decode_into(place: int) -> tuple[str, str]:
-        try:
-            pixels[place], mode = decode(root / paths[place], size)
-        except OSError as error:
-            return "", str(error) or type(error).__name__
-        return mode, ""
-
-    unreadable: dict[str, str] = {}
-    modes: Counter[str] = Counter()
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        for start in range(0, len(paths), QUEUE):
-            places = range(start, min(start + QUEUE, len(paths)))
-            for place, (mode, reason) in zip(places, pool.map(decode_into, places), strict=True):
-                if reason:
-                    unreadable[paths[place]] = reason
-                elif mode:
-                    modes[mode] += 1
-                on_progress(place + 1)
-    pixels.flush()
-    write_json(_shape_file(target), {"n_images": len(paths), "size": size})
-    return PixelStore(target, len(paths), size), Decoded(unreadable, _mode_findings(modes))
+    """Decode `paths` below `root` into `target` and wait for it; arguments are those of `Decoding`."""
+    with Decoding(root, paths, size, target, workers) as decoding:
+        return decoding.finish(on_progress)
 
 
 def open_store(path: Path) -> PixelStore:

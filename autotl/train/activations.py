@@ -32,6 +32,10 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
 
 
+def _all_are_there(rows: NDArray[np.int64]) -> None:
+    """Nothing to wait for."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSource:
     """Decoded images and how a backbone wants them.
@@ -41,18 +45,24 @@ class ImageSource:
         preprocessing: of the backbone.
         device: where batches go.
         seed: of random views.
+        wait: returns when the images in some rows are decoded, see `autotl.data.pixels.Decoding`.
     """
 
     pixels: NDArray[np.uint8]
     preprocessing: Preprocessing
     device: torch.device
     seed: int
+    wait: Callable[[NDArray[np.int64]], None] = _all_are_there
 
     def batch(self, rows: NDArray[np.int64], recipe: Recipe | None, view: int) -> torch.Tensor:
         """Normalised images in channels_last, shape (n, 3, size, size).
 
         `recipe` None gives the evaluation view. The same rows, recipe and view give the same images.
+
+        Raises:
+            BaseException: what `wait` raises.
         """
+        self.wait(rows)
         images = to_device(torch.from_numpy(self.pixels[rows]), self.device)
         size = self.preprocessing.input_size
         if recipe is None or recipe.name == "none":

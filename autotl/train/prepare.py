@@ -11,20 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotl.data.pixels import PixelStore
+from autotl.data.pixels import Decoding, PixelStore
 from autotl.models.backbone import create, preprocessing_of, wrap
 from autotl.models.catalog import BackboneEntry
 from autotl.models.saved import ModelCard
 from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
 from autotl.result import Estimate
-from autotl.train.activations import ImageSource, embed_stages
+from autotl.train.activations import ImageSource, embed_stages, frozen_batch
 from autotl.train.cache import DiskCache
 from autotl.train.device import Precision, give_back_memory, pick_device
 from autotl.train.frozen import fastest_embedding
 from autotl.train.probe import Probe
+from autotl.train.stages import StagedForward
 
 MEASURED_IMAGES = 16
 """The first images, on which the ways to embed are timed."""
+TIMED_BATCHES = 4
+"""Batches a worker that tell how long embedding takes: with fewer, workers that are done wait for the last one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +45,7 @@ class Prepared:
         stage_rows: some of `rows`, ascending.
         stage_features: what arrives at the stages' boundaries for those, averaged over places, by freeze depth
             1..n_stages-1: float32, shape (len(stage_rows), channels). Depths without a boundary are missing.
-        seconds: the embedding took.
+        seconds: the embedding took, or would have taken without images being decoded beside it.
         n_stages: freeze depths lie in 0..n_stages.
         preprocessing: plain, for a model card.
     """
@@ -86,15 +89,17 @@ def prepare(
     cache: DiskCache,
     on_progress: Callable[[int], None],
     stage_rows: NDArray[np.int64] | None = None,
+    decoding: Decoding | None = None,
 ) -> Prepared:
     """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
 
     The embedding is done the fastest exact way there is, see `autotl.train.frozen`. `passes` says how often the
     images will go through frozen stages, now and in trials. `stage_rows` are the images, some of `rows`, for which the
-    stages' features are kept.
+    stages' features are kept. `decoding` is what still fills the store: every batch waits for its images.
 
     Raises:
         BackboneError: if the weights are missing or do not fit.
+        BaseException: what ended the decoding early.
     """
     model = load_pretrained(entry, locate(entry, allow_download)).eval()
     state = folder / f"{entry.name}.safetensors"
@@ -103,6 +108,8 @@ def prepare(
     device = pick_device()
     model.to(device, memory_format=torch.channels_last)
     source = ImageSource(store.open(), preprocessing, device, seed=0)
+    if decoding is not None:
+        source = replace(source, wait=decoding.wait)
     sha256 = file_sha256(state)
     backbone = wrap(entry.timm_name, model)
     threads = torch.get_num_threads()
@@ -120,10 +127,10 @@ def prepare(
     finally:
         torch.set_num_threads(threads)
     give_back_memory()  # measuring and converting take several times what embedding does
-    begun = time.perf_counter()
     stage_rows = rows[:0] if stage_rows is None else np.sort(stage_rows)
-    embeddings, stage_features = embed_stages(staged, source, rows, stage_rows, on_progress, workers)
-    seconds = time.perf_counter() - begun
+    timing = EmbeddingTime(decoding)
+    embeddings, stage_features = embed_stages(staged, source, rows, stage_rows, timing.watched(on_progress), workers)
+    seconds = timing.seconds(staged, source, rows, workers)
     return Prepared(
         entry=entry,
         state=state,
@@ -139,6 +146,45 @@ def prepare(
         n_stages=backbone.n_stages,
         preprocessing=preprocessing.to_json(),
     )
+
+
+class EmbeddingTime:
+    """How long embedding takes by itself: costs of trials are predicted from that, and decoding takes cores from it.
+
+    The clock runs from when no image is decoded any more. Where that leaves too few to tell, some are embedded again.
+
+    Args:
+        decoding: what may still go on; the clock runs at once without.
+    """
+
+    def __init__(self, decoding: Decoding | None) -> None:
+        self._decoding = decoding
+        self._beside = decoding is not None and not decoding.is_over
+        self._begun = time.perf_counter()
+        self._done = 0
+
+    def watched(self, on_progress: Callable[[int], None]) -> Callable[[int], None]:
+        """The same function, which moves the beginning of the time to the end of the decoding."""
+
+        def watch(done: int) -> None:
+            if self._beside and self._decoding is not None and self._decoding.is_over:
+                self._beside = False
+                self._begun, self._done = time.perf_counter(), done
+            on_progress(done)
+
+        return watch
+
+    def seconds(self, staged: StagedForward, source: ImageSource, rows: NDArray[np.int64], workers: int) -> float:
+        """Seconds for all `rows`, which were just embedded; arguments are those of `embed_stages`."""
+        ended = time.perf_counter()
+        sample = rows[: TIMED_BATCHES * workers * frozen_batch(source.device)]
+        timed = len(rows) - self._done
+        if self._decoding is not None and (self._beside or timed < len(sample)):
+            self._decoding.wait(np.arange(self._decoding.store.n_images))
+            timed, self._begun = len(sample), time.perf_counter()
+            embed_stages(staged, source, sample, sample[:0], workers=workers)
+            ended = time.perf_counter()
+        return (ended - self._begun) * len(rows) / timed
 
 
 def save_head(probe: Probe, path: Path) -> None:

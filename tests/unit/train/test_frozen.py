@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def converted(small: Backbone, images: torch.Tensor, tmp_path_factory: pytest.Te
 def clock_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
     """Make each candidate, a function with a name in `seconds`, take so long by the clock."""
 
-    def timed(forward: frozen.Forward, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def timed(forward: frozen.Forward, batch: torch.Tensor, clock: frozen.Clock) -> tuple[torch.Tensor, float]:
         return forward(batch), seconds[forward.__name__]
 
     monkeypatch.setattr(frozen, "_timed", timed)
@@ -82,6 +83,21 @@ def test_the_fastest_exact_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_reference_is_always_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     clock_of(monkeypatch, {"exact": 4.0, "wrong": 1.0})
     assert choose([("a", exact), ("c", wrong)], torch.ones(8, 3, 2, 2))[0].name == "a"
+
+
+def test_all_ways_are_timed_in_turn_so_that_other_work_slows_all_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first runs are slow for something else that runs then; "a" is the faster one by itself."""
+    seconds = {"exact": iter([9.0, 9.0, 2.0]), "nearly": iter([9.5, 9.5, 3.0])}
+    order: list[str] = []
+
+    def timed(forward: frozen.Forward, batch: torch.Tensor, clock: frozen.Clock) -> tuple[torch.Tensor, float]:
+        order.append(forward.__name__)
+        return forward(batch), next(seconds[forward.__name__])
+
+    monkeypatch.setattr(frozen, "_timed", timed)
+    chosen, _ = choose([("a", exact), ("b", nearly)], torch.ones(6, 3, 2, 2))
+    assert order == ["exact", "nearly"] * frozen.ROUNDS
+    assert (chosen.name, chosen.images_per_second) == ("a", 3.0)
 
 
 def test_a_conversion_has_to_save_more_than_it_takes() -> None:
@@ -192,6 +208,19 @@ def test_half_precision_is_tried_on_gpus_alone() -> None:
         "torch-bf16",
     ]
     assert [name for name, _ in frozen._torch_candidates(exact, cpu, "fp32")] == ["torch-fp32"]
+
+
+@needs_openvino
+def test_whether_a_conversion_pays_does_not_depend_on_what_else_the_machine_does(
+    small: Backbone, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run takes this thread a second, and by the clock on the wall a hundred."""
+    ticks, speeds = iter(range(10**6)), list[float]()
+    clocks = SimpleNamespace(thread_time=lambda: float(next(ticks)), perf_counter=lambda: 100.0 * next(ticks))
+    monkeypatch.setattr(frozen, "time", clocks)
+    monkeypatch.setattr(frozen, "worth_converting", lambda n_images, speed: speeds.append(speed))
+    fastest_embedding(small, images, "fp32", weights_sha256="sha", n_images=9, workers=2, cache=DiskCache(tmp_path))
+    assert speeds == [2.0 * len(images)]
 
 
 def test_a_prefix_is_the_boundary_s_input(small: Backbone, images: torch.Tensor) -> None:
