@@ -32,8 +32,9 @@ from autotl.models.split import divide
 from autotl.models.weights import load_pretrained, locate
 from autotl.train.activations import BATCH, ImageSource
 from autotl.train.cache import DiskCache
+from autotl.train.converted import OpenVinoModel
 from autotl.train.device import compute, keep_freed_memory
-from autotl.train.frozen import Forward, OpenVinoModel, torch_forward
+from autotl.train.frozen import Forward, torch_forward
 from autotl.train.prepare import Prepared, prepare
 from autotl.tune.runner import local_cpus
 

@@ -1,4 +1,4 @@
-"""The frozen forward pass: the fastest exact way is taken, and OpenVINO gives what torch gives."""
+"""The frozen forward pass: the fastest exact way is taken."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from autotl.models.backbone import Backbone, create
 from autotl.models.split import boundaries, divide
 from autotl.train import frozen
 from autotl.train.cache import DiskCache
+from autotl.train.converted import has_openvino
 from autotl.train.frozen import (
-    OpenVinoModel,
     choose,
-    conversion_key,
-    convert,
     fastest_between,
     fastest_embedding,
     fastest_prefix,
-    has_openvino,
     torch_forward,
     worth_converting,
 )
@@ -41,14 +38,6 @@ def small() -> Backbone:
 def images() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(4, 3, 64, 64, generator=generator).contiguous(memory_format=torch.channels_last)
-
-
-@pytest.fixture(scope="module")
-def converted(small: Backbone, images: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = DiskCache(tmp_path_factory.mktemp("converted"))
-    path = convert(small, images, cache, conversion_key(small.name, "sha", 64))
-    assert path is not None
-    return path
 
 
 def clock_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
@@ -103,54 +92,6 @@ def test_all_ways_are_timed_in_turn_so_that_other_work_slows_all_alike(monkeypat
 def test_a_conversion_has_to_save_more_than_it_takes() -> None:
     assert not worth_converting(100, 100.0)
     assert worth_converting(10_000, 100.0)
-
-
-@needs_openvino
-def test_openvino_gives_the_embeddings(small: Backbone, images: torch.Tensor, converted: Path) -> None:
-    with torch.no_grad():
-        expected = small.model(images)
-    torch.testing.assert_close(OpenVinoModel(converted, "output")(images), expected, rtol=1e-4, atol=1e-4)
-
-
-@needs_openvino
-def test_another_batch_size_than_the_example_will_do(small: Backbone, images: torch.Tensor, converted: Path) -> None:
-    with torch.no_grad():
-        expected = small.model(images[:1])
-    torch.testing.assert_close(OpenVinoModel(converted, "output")(images[:1]), expected, rtol=1e-4, atol=1e-4)
-
-
-@needs_openvino
-@pytest.mark.parametrize("depth", [1, 3])
-def test_openvino_gives_the_boundary_at_every_depth(
-    small: Backbone, images: torch.Tensor, converted: Path, depth: int
-) -> None:
-    split = divide(small, depth, images[:2])
-    with torch.no_grad():
-        expected = split.prefix(images)
-    result = OpenVinoModel(converted, f"depth-{depth}")(images)
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-
-
-@needs_openvino
-def test_openvino_gives_the_stages_in_the_same_pass(small: Backbone, images: torch.Tensor, converted: Path) -> None:
-    with torch.no_grad():
-        expected, stages = StageTaps(small.model, boundaries(small, images))(images)
-    output, found = OpenVinoModel(converted, "output", stages=True).with_stages(images)
-    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(dict(sorted(found.items())), stages, rtol=1e-4, atol=1e-4)
-    assert OpenVinoModel(converted, "output").with_stages(images)[1] == {}
-
-
-@needs_openvino
-def test_an_output_that_is_not_there_is_a_key_error(converted: Path) -> None:
-    with pytest.raises(KeyError, match="depth-77"):
-        OpenVinoModel(converted, "depth-77")
-
-
-@needs_openvino
-def test_a_conversion_is_kept_in_the_cache(small: Backbone, images: torch.Tensor, converted: Path) -> None:
-    cache = DiskCache(converted.parent)
-    assert convert(small, images, cache, conversion_key(small.name, "sha", 64)) == converted
 
 
 def test_without_openvino_torch_is_measured(
@@ -243,30 +184,6 @@ def test_no_gradients_are_kept() -> None:
     assert not torch_forward(layer, torch.device("cpu"), "fp32")(torch.ones(1, 2)).requires_grad
 
 
-@needs_openvino
-def test_a_conversion_leaves_nothing_but_its_entry(converted: Path) -> None:
-    assert {path.suffix for path in converted.parent.iterdir()} <= {".bin", ".json", ".lock"}
-
-
 def test_a_converted_model_that_is_gone_is_done_without(small: Backbone, images: torch.Tensor, tmp_path: Path) -> None:
     split = divide(small, 2, images[:2])
     assert fastest_prefix(split, images, "fp32", tmp_path / "gone.bin", 1).name == "torch-fp32"
-
-
-@needs_openvino
-@pytest.mark.parametrize("reason", ["KeyboardInterrupt: <EMPTY MESSAGE>", "no rule for this operation"])
-def test_ctrl_c_in_a_conversion_is_not_taken_for_a_model_that_cannot_be_converted(
-    small: Backbone, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
-) -> None:
-    import openvino
-
-    def convert_model(*args: object, **kwargs: object) -> None:
-        raise RuntimeError(reason)
-
-    monkeypatch.setattr(openvino, "convert_model", convert_model)
-    key = conversion_key(small.name, "sha", 64)
-    if reason.startswith("KeyboardInterrupt"):
-        with pytest.raises(KeyboardInterrupt):
-            convert(small, images, DiskCache(tmp_path), key)
-    else:
-        assert convert(small, images, DiskCache(tmp_path), key) is None
