@@ -68,7 +68,11 @@ def _read(call: Call, listing: Listing, passes: int) -> Ground | dict[str, str]:
         first, precision = None, measure_precision(pick_device())
         with suppress(_Damaged):
             first = embed(
-                *(call, required[0], decoding.store, rows, precision),
+                call,
+                required[0],
+                decoding.store,
+                rows,
+                precision,
                 passes=passes,
                 stage_rows=rows_for_stages(dataset, call.settings.seed),
                 decoding=decoding,
