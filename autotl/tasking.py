@@ -19,8 +19,8 @@ from autotl.tune.runner import Slots, local_cpus
 
 BASE_BYTES = 4 * 2**30
 """Largest size of the views from which deeper ones are computed."""
-MAX_VIEWS = 4
-"""Augmented views of the training images that are cached for a frozen prefix."""
+MIN_VIEWS, MAX_VIEWS = 3, 4
+"""Augmented views of the training images that are cached for a frozen prefix: with two, accuracy is lost."""
 
 
 def make_task(
@@ -63,7 +63,12 @@ def make_task(
         provenance=ground.provenance,
     )
     max_t = epochs(space, start_points, predictor(task), deadline - time.time())
-    return replace(task, max_t=max_t, n_views=min(MAX_VIEWS, max(2, max_t // 2)))
+    return replace(task, max_t=max_t, n_views=count_views(max_t))
+
+
+def count_views(max_t: int) -> int:
+    """So many views for trials of `max_t` epochs: each is seen about twice, but in short trials."""
+    return min(MAX_VIEWS, max(MIN_VIEWS, max_t // 2))
 
 
 def _backbone_files(
