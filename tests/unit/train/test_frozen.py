@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from autotl.models.backbone import Backbone, create
+from autotl.models.backbone import Backbone
 from autotl.models.split import boundaries, divide
 from autotl.train import frozen
 from autotl.train.cache import DiskCache
@@ -24,20 +24,6 @@ from autotl.train.frozen import (
 from autotl.train.stages import StageTaps, output_alone
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="the optional package openvino is not installed")
-
-
-@pytest.fixture(scope="module")
-def small() -> Backbone:
-    torch.manual_seed(0)
-    backbone = create("resnet10t", 0, None)
-    backbone.model.eval()
-    return backbone
-
-
-@pytest.fixture(scope="module")
-def images() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(4, 3, 64, 64, generator=generator).contiguous(memory_format=torch.channels_last)
 
 
 def clock_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
