@@ -49,6 +49,7 @@ from regret import (
 
 import autotl
 from autotl.advice.advisor import Advice
+from autotl.advice.hindsight import advised_depth
 from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import measure_similarity
 from autotl.models.catalog import find_entry
@@ -97,13 +98,6 @@ def _epochs() -> str:
 
 
 # -- regret ----------------------------------------------------------------------------------------------------------
-
-
-def advised_depth(advice: Advice) -> int:
-    """The freeze depth that the advice gives: all stages for feature extraction, else the first start point's."""
-    if advice.scenario.strategy == "feature extraction":
-        return advice.backbones[0].n_stages
-    return int(advice.start_points[0]["freeze_depth"])
 
 
 def advised_strategy(advice: Advice) -> str:

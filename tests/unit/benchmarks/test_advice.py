@@ -15,23 +15,16 @@ from regret import Row
 
 def advised(strategy: str, backbone: str = LITE0, depth: int = 7) -> Any:
     return SimpleNamespace(
-        scenario=SimpleNamespace(strategy=strategy),
+        strategy=strategy,
         backbones=[SimpleNamespace(name=backbone, n_stages=8)],
-        start_points=[{"freeze_depth": depth}],
+        start_points=[{"freeze_depth": depth, "backbone": backbone}],
     )
-
-
-def test_feature_extraction_freezes_all_stages_whatever_the_start_points() -> None:
-    assert advice.advised_depth(advised("feature extraction", depth=6)) == 8
-
-
-def test_other_strategies_freeze_as_the_first_start_point() -> None:
-    assert advice.advised_depth(advised("freeze the first stages, train the rest", depth=5)) == 5
 
 
 def test_features_are_those_of_the_advised_backbone_and_depths_those_of_lite0() -> None:
     assert advice.advised_strategy(advised("feature extraction", LITE2)) == f"{FEATURES}, lite2"
-    assert advice.advised_strategy(advised("fine-tune everything", LITE2, 4)) == "freeze 4"
+    assert advice.advised_strategy(advised("freeze the first stages, train the rest", LITE2, 4)) == "freeze 4"
+    assert advice.advised_strategy(advised("fine-tune everything", LITE2, 4)) == "full fine-tuning"
 
 
 def rows() -> list[Row]:
