@@ -15,7 +15,7 @@ import torch
 from autotl.train.depthwise import FastDepthwise
 
 Precision = Literal["bf16", "fp32"]
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # names in glibc's malloc.h
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -3, -1, -8  # names in glibc's malloc.h
 _KEEP_BYTES = 2**30
 ROUNDS = 12
 GAIN_NEEDED = 1.15
@@ -87,6 +87,7 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+        libc.mallopt(_M_ARENA_MAX, 1)  # those of further threads hand memory back whatever the threshold
     except (OSError, AttributeError):
         return
 
