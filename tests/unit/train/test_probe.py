@@ -233,7 +233,7 @@ def test_a_head_to_start_from_has_smaller_weights_and_the_same_answers() -> None
     train, labels = blobs(3, 0)
     val, val_labels = blobs(3, 1)
     for features in (train, val):
-        features[:, 1:3] *= 0.1
+        features[:, 1:3] *= 0.3
     probe = fit_probe(train, labels, val, val_labels, 3)
     start = fit_probe(train, labels, val, val_labels, 3, floor=START_FLOOR)
     assert np.abs(start.weight).max() < np.abs(probe.weight).max() / 2
