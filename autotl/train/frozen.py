@@ -24,7 +24,7 @@ from autotl.models.backbone import Backbone
 from autotl.models.split import Split, boundaries
 from autotl.train.cache import DiskCache
 from autotl.train.converted import OpenVinoModel, conversion_key, convert, has_openvino
-from autotl.train.device import Precision, compute
+from autotl.train.device import Precision, compute, give_back_memory
 from autotl.train.stages import StagedForward, StageTaps, output_alone
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -141,6 +141,7 @@ def fastest_embedding(
         return chosen, measured, None, staged[chosen.name]
     if cache.get(key) is None and not worth_converting(n_images, chosen.images_per_second * workers):
         return chosen, measured, None, staged[chosen.name]
+    give_back_memory()  # of measuring: converting takes as much once more
     path = convert(backbone, batch, cache, key)
     if path is None:
         return chosen, measured, None, staged[chosen.name]

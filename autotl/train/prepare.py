@@ -24,8 +24,6 @@ from autotl.train.frozen import fastest_embedding
 from autotl.train.probe import Probe
 from autotl.train.stages import StagedForward
 
-MEASURED_IMAGES = 16
-"""The first images, on which the ways to embed are timed."""
 TIMED_BATCHES = 4
 """Batches a worker that tell how long embedding takes: with fewer, workers that are done wait for the last one."""
 
@@ -117,7 +115,7 @@ def prepare(
     try:
         engine, engines, converted, staged = fastest_embedding(
             backbone,
-            source.batch(rows[:MEASURED_IMAGES], None, 0),
+            source.batch(rows[: frozen_batch(device)], None, 0),
             precision,
             weights_sha256=sha256,
             n_images=passes * len(rows),
