@@ -8,6 +8,7 @@
 `table` fills the oracle table of these folders (see `oracle.py`) and goes on where it was stopped; what it needs beside
 the table lies in the folder `sets` next to it, and views of frozen stages in autotl's cache. `regret` asks
 `autotl.advise` about each cut and looks up what its strategy gives. `thresholds` fits the constants of the advice.
+`benchmarks/table/cells.jsonl` is the table as far as it was filled: give it as FILE to go on, from any machine.
 Run them with OMP_NUM_THREADS=1. scikit-learn's digits come as a folder from `autotl example digits DIR`.
 """
 
