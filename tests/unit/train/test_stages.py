@@ -15,14 +15,6 @@ from autotl.train.stages import StageTaps, output_alone, pooled
 
 
 @pytest.fixture(scope="module")
-def small() -> Backbone:
-    torch.manual_seed(0)
-    backbone = create("resnet10t", 0, None)
-    backbone.model.eval()
-    return backbone
-
-
-@pytest.fixture(scope="module")
 def taps(small: Backbone) -> StageTaps:
     return StageTaps(small.model, boundaries(small, torch.randn(2, 3, 64, 64)))
 
