@@ -213,12 +213,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return best < self._least() or any(score > best and cost < seconds for _, score, cost in rivals)
 
     def _tried(self) -> dict[tuple[Any, ...], tuple[int, float, float]]:
-        """Of each kind how many trials have ended, their best score, and the seconds of a full trial from now on."""
+        """Of each kind how many trials have ended, their best score, and the fewest seconds of a full one now."""
         tried: dict[tuple[Any, ...], tuple[int, float, float]] = {}
         for name in self._completed_trials & self._scores.keys():
             config = self._shown[name]
-            count, best, _ = tried.get(_kind(config), (0, -math.inf, 0.0))
-            tried[_kind(config)] = count + 1, max(best, self._scores[name]), self._pace.expect(config)
+            kind, expected = _kind(config), self._pace.expect(config)
+            count, best, seconds = tried.get(kind, (0, -math.inf, math.inf))
+            tried[kind] = count + 1, max(best, self._scores[name]), min(seconds, expected)
         return tried
 
     def _ask_fitting(self, trial_id: str, left: float) -> Config | None:
