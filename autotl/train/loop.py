@@ -24,13 +24,12 @@ from autotl.train.activations import CachedView, ImageSource, batches, seed_of
 from autotl.train.device import compute, pick_device, to_device
 from autotl.train.metrics import all_metrics, estimate, score_of
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
+from autotl.train.parts import choose_part
 from autotl.train.task import TrainingTask
 from autotl.train.views import Views
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH = 32
-MICRO_BATCH = 16
-"""Images whose activations are held at once on a CPU: more take memory in proportion and are no faster."""
 VIEW_SEED = 0
 """Of the augmented views: the same in every run, so that runs can share them."""
 
@@ -113,6 +112,7 @@ class FineTuning:
         self._uses: Counter[int] = Counter()
         self._optimizer = self._make_optimizer()
         self._class_weights = self._weigh_classes()
+        self._part = 0
         self._evaluation_seconds = 0.0
         self._epoch_seconds = 0.0
         self._probabilities = np.zeros((0, 0), dtype=np.float32)
@@ -276,6 +276,8 @@ class FineTuning:
         order = np.concatenate([order, order[: -len(order) % size]])
         per_epoch = len(order) // size
         self.backbone.train_mode(keep_statistics=not self._scratch)
+        if self._part == 0:
+            self._part = self._choose_part(view, live)
         losses: list[float] = []
         for number, places in enumerate(batches(order, size)):
             if self._late():
@@ -290,7 +292,7 @@ class FineTuning:
         self._optimizer.zero_grad(set_to_none=True)
         weight = self._weight_of(self._train_rows[places])
         value = 0.0
-        for part in batches(places, self._part_size(len(places))):
+        for part in batches(places, self._part):
             loss = self._loss(view, part, live) / weight
             loss.backward()  # type: ignore[no-untyped-call]
             value += float(loss.detach())
@@ -302,9 +304,11 @@ class FineTuning:
         self._optimizer.step()
         return value
 
-    def _part_size(self, size: int) -> int:
+    def _choose_part(self, view: CachedView | None, live: int) -> int:
         """A whole batch where it has to pass at once: for its statistics from scratch, and for speed on a GPU."""
-        return size if self._scratch or self.device.type != "cpu" else MICRO_BATCH
+        if self._scratch or self.device.type != "cpu":
+            return int(self.config["batch_size"])
+        return choose_part(lambda n_images: self._loss(view, np.arange(n_images), live))
 
     def _loss(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> torch.Tensor:
         """The sum of the (weighted) losses of some training images."""

@@ -88,6 +88,7 @@ def test_without_cached_activations_every_epoch_has_views_of_its_own(
     seen: list[torch.Tensor] = []
     plain.backbone.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     plain.train_epoch()
+    del seen[:2]  # one image and two, to see what their activations take
     plain.train_epoch()
     first, second = torch.cat(seen[:2]), torch.cat(seen[3:5])  # two batches to train on, one to validate with
     assert len(seen) == 6
@@ -123,8 +124,8 @@ def test_parts_of_a_batch_train_as_the_whole(
     config = CONFIG | {"batch_size": 8, "label_smoothing": 0.1}
     uneven = save_uneven(task, tmp_path / "uneven.npz", balanced)
     trained, losses = [], []
-    for size in (8, 3):
-        monkeypatch.setattr("autotl.train.loop.MICRO_BATCH", size)
+    for size in (8, 2):
+        monkeypatch.setattr("autotl.train.parts.PART", size)
         tuning = FineTuning(replace(uneven, cache_dir=str(tmp_path / "cache")), config)
         losses.append(tuning.train_epoch().train_loss)
         trained.append({name: tensor.detach().clone() for name, tensor in tuning.trained().items()})
@@ -143,7 +144,7 @@ def save_uneven(task: TrainingTask, manifest: Path, balanced: bool) -> TrainingT
 
 
 def test_from_scratch_a_batch_passes_at_once(task: TrainingTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotl.train.loop.MICRO_BATCH", 2)
+    monkeypatch.setattr("autotl.train.parts.PART", 2)
     config = CONFIG | {"initial_weights": "scratch", "freeze_depth": 0, "batch_size": 8}
     sizes: list[int] = []
     tuning = FineTuning(task, config)
