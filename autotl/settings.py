@@ -50,7 +50,7 @@ class Resources:
         address: a running Ray cluster to join ("auto" or "host:port"); None starts Ray on this machine.
         slots: trials at once; None lets autotl choose from the cores and GPUs.
         cpus_per_trial: cores a trial; None divides the cores among the slots.
-        gpus_per_trial: GPUs a trial; None gives each slot one GPU where there are any.
+        gpus_per_trial: GPUs a trial, or a share of one; None gives each slot one GPU where there are any.
     """
 
     address: str | None = None
@@ -158,10 +158,15 @@ def check_settings(settings: FitSettings) -> list[Problem]:
             "from 1",
         ),
         (
-            resources.gpus_per_trial is None or resources.gpus_per_trial >= 0,
+            resources.gpus_per_trial is None or _is_a_share_of_gpus(resources.gpus_per_trial),
             "gpus_per_trial",
             str(resources.gpus_per_trial),
-            "from 0",
+            "0 to 1, or a whole number above it",
         ),
     )
     return [Problem("settings", where, found, allowed) for fine, where, found, allowed in checks if not fine]
+
+
+def _is_a_share_of_gpus(asked: float) -> bool:
+    """Ray divides one GPU among trials, but gives none a GPU and a half."""
+    return 0 <= asked <= 1 or (asked > 1 and float(asked).is_integer())

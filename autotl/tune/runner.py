@@ -30,6 +30,8 @@ log = logging.getLogger("autotl")
 MAX_SLOTS = 8
 OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing large travels through Ray's object store: images and activations are memory-mapped files."""
+START_SECONDS = 180.0
+"""Longest wait for Ray to start or a cluster to be joined; it takes 3 to 10 s."""
 LEAVE_SECONDS = 30.0
 """Longest wait, after an error, for a Ray that is still starting."""
 SHORT_TRIAL = 6
@@ -64,12 +66,19 @@ def plan_slots(cpus: int, gpus: int, asked: Resources) -> Slots:
     per_trial_gpus = asked.gpus_per_trial if asked.gpus_per_trial is not None else (1.0 if gpus else 0.0)
     count = asked.slots
     if count is None and per_trial_gpus > 0:
-        count = max(1, int(gpus / per_trial_gpus))
+        count = max(1, _gpu_slots(gpus, per_trial_gpus))
     elif count is None and asked.cpus_per_trial is not None:
         count = max(1, cpus // asked.cpus_per_trial)
     elif count is None:
         count = min(MAX_SLOTS, cpus)
     return Slots(count, asked.cpus_per_trial or max(1, cpus // count), per_trial_gpus)
+
+
+def _gpu_slots(gpus: int, per_trial: float) -> int:
+    """Trials that fit `gpus` at once. Ray takes a part of a GPU from one: on two GPUs four of 0.4 fit, not five."""
+    if per_trial >= 1:
+        return int(gpus // per_trial)
+    return gpus * int(1 / per_trial + 1e-9)  # 1 / (1 / 49) is less than 49
 
 
 def local_cpus() -> int:
@@ -112,9 +121,10 @@ class RaySession:
         """The slots of the running Ray.
 
         Raises:
-            SearchError: if Ray did not start or the cluster could not be joined.
+            SearchError: if Ray did not start or the cluster could not be joined, or not within `START_SECONDS`.
         """
-        self._started.wait()
+        if not self._started.wait(START_SECONDS):
+            self._error = TimeoutError(f"it has not come up in {START_SECONDS:.0f} s")
         if self._error is not None or self._slots is None:
             where = self._resources.address or "this machine"
             raise SearchError(f"Ray could not be started on {where}: {self._error}") from self._error

@@ -261,7 +261,7 @@ def test_fit_lists_the_problems_of_every_kind_and_starts_nothing(tmp_path: Path,
         "  - cpus_per_trial: 0",
         "    allowed: from 1",
         "  - gpus_per_trial: -1.0",
-        "    allowed: from 0",
+        "    allowed: 0 to 1, or a whole number above it",
         "  - search_space 'fast': no such space",
         "    allowed: default, large_dissimilar, large_similar, quick, small_dissimilar, small_similar, or the path of "
         "a TOML file",

@@ -101,6 +101,7 @@ def test_the_defaults_have_no_problem() -> None:
         replace(FINE, val_fraction=0.5),
         replace(FINE, resources=Resources(slots=1, cpus_per_trial=1, gpus_per_trial=0)),
         replace(FINE, resources=Resources(gpus_per_trial=0.25)),
+        replace(FINE, resources=Resources(gpus_per_trial=2)),
         *(replace(FINE, metric=metric) for metric in METRICS),
     ],
 )
@@ -110,6 +111,7 @@ def test_values_at_the_edge_of_what_is_allowed_are_fine(settings: FitSettings) -
 
 TIMEOUT = "at least 20 seconds, as a number or as 90s, 10m, 1.5h"
 TRIALS = "a whole number from 1, or None for as many as the time allows"
+GPUS = "0 to 1, or a whole number above it"
 METRIC = "auto, accuracy, balanced_accuracy, f1_macro, log_loss, roc_auc"
 
 
@@ -129,7 +131,10 @@ METRIC = "auto, accuracy, balanced_accuracy, f1_macro, log_loss, roc_auc"
         ({"backbones": ()}, ("backbones", "an empty list", "auto, or one name or more")),
         ({"resources": Resources(slots=0)}, ("slots", "0", "from 1")),
         ({"resources": Resources(cpus_per_trial=0)}, ("cpus_per_trial", "0", "from 1")),
-        ({"resources": Resources(gpus_per_trial=-0.5)}, ("gpus_per_trial", "-0.5", "from 0")),
+        ({"resources": Resources(gpus_per_trial=-0.5)}, ("gpus_per_trial", "-0.5", GPUS)),
+        ({"resources": Resources(gpus_per_trial=1.5)}, ("gpus_per_trial", "1.5", GPUS)),
+        ({"resources": Resources(gpus_per_trial=math.nan)}, ("gpus_per_trial", "nan", GPUS)),
+        ({"resources": Resources(gpus_per_trial=math.inf)}, ("gpus_per_trial", "inf", GPUS)),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(change: dict[str, Any], expected: tuple[str, str, str]) -> None:

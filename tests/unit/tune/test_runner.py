@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from autotl.errors import SearchError
 from autotl.settings import Resources
-from autotl.tune.runner import MAX_SLOTS, Slots, _grace_period, plan_slots
+from autotl.tune.runner import MAX_SLOTS, RaySession, Slots, _grace_period, plan_slots
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ from autotl.tune.runner import MAX_SLOTS, Slots, _grace_period, plan_slots
         (8, 0, Resources(slots=3, cpus_per_trial=2), Slots(3, 2, 0.0)),
         # GPUs a trial asked.
         (32, 4, Resources(gpus_per_trial=0.5), Slots(8, 4, 0.5)),
+        (32, 2, Resources(gpus_per_trial=0.4), Slots(4, 8, 0.4)),
         (32, 4, Resources(gpus_per_trial=2), Slots(2, 16, 2)),
         (6, 3, Resources(gpus_per_trial=2), Slots(1, 6, 2)),
         (8, 1, Resources(gpus_per_trial=2), Slots(1, 8, 2)),
@@ -44,9 +46,16 @@ def test_slots_follow_the_machine_and_what_was_asked(cpus: int, gpus: int, asked
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 7])
-@pytest.mark.parametrize("parts", range(1, 11))
+@pytest.mark.parametrize("parts", [*range(1, 11), 49])
 def test_a_whole_number_of_trials_fills_a_gpu(gpus: int, parts: int) -> None:
     assert plan_slots(64, gpus, Resources(gpus_per_trial=1 / parts)).count == gpus * parts
+
+
+def test_a_ray_that_does_not_come_up_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotl.tune.runner.START_SECONDS", 0.01)
+    session = RaySession(Resources())  # never entered: nothing starts it
+    with pytest.raises(SearchError, match="this machine: it has not come up"):
+        session.wait()
 
 
 @pytest.mark.parametrize("cpus", range(1, 70))
