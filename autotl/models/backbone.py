@@ -33,9 +33,14 @@ class Preprocessing:
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Shift and scale pixels in 0..1, shape (n, 3, side, side), in place."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return images.sub_(mean).div_(std)
+        mean, std = (torch.tensor(values, device=images.device) for values in (self.mean, self.std))
+        if images.is_contiguous(memory_format=torch.channels_last):
+            # Row by row: torch takes a channel dimension of three, innermost, ten times as long.
+            rows, width = images.permute(0, 2, 3, 1).flatten(2), images.shape[3]
+            rows.sub_(mean.repeat(width)).div_(std.repeat(width))
+        else:
+            images.sub_(mean.view(1, 3, 1, 1)).div_(std.view(1, 3, 1, 1))
+        return images
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autotl.data.augment import RECIPES, Recipe, eval_view, random_view, recipe_named
+from autotl.data.augment import RECIPES, Recipe, affine_grid, eval_view, random_view, recipe_named
 
 IDENTITY = Recipe("identity", (1.0, 1.0))
 
@@ -155,6 +155,25 @@ def test_jitter_keeps_gray_gray_and_changes_its_brightness() -> None:
     assert level.min() >= 0.6 - 1e-4
     assert level.max() <= 1.4 + 1e-4
     assert level.std() > 0.1
+
+
+def test_the_grid_is_that_of_torch() -> None:
+    matrices = torch.randn(5, 2, 3, generator=seeded())
+    expected = torch.nn.functional.affine_grid(matrices, [5, 3, 23, 23], align_corners=False)
+    torch.testing.assert_close(affine_grid(matrices, 23), expected)
+
+
+def test_jitter_is_saturation_then_contrast_then_brightness() -> None:
+    photo = torch.randint(90, 160, (4, 8, 8, 3), generator=seeded()).to(torch.uint8)  # nothing is cut off at 0 or 1
+    generator = seeded()
+    torch.rand(6, 4, generator=generator)  # what crop, rotation and flip draw
+    brightness, contrast, saturation = (torch.rand(4, generator=generator).view(4, 1, 1, 1) * 0.4 + 0.8 for _ in "bcs")
+    expected = photo.permute(0, 3, 1, 2) / 255
+    gray = expected.mean(dim=1, keepdim=True)
+    expected = gray + (expected - gray) * saturation
+    middle = gray.mean(dim=(2, 3), keepdim=True)
+    expected = (middle + (expected - middle) * contrast) * brightness
+    torch.testing.assert_close(random_view(photo, 8, replace(IDENTITY, jitter=0.2), seeded()), expected)
 
 
 def test_erasing_blanks_5_to_20_percent() -> None:

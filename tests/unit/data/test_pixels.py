@@ -115,10 +115,6 @@ class Gate:
         return self._decode(source, size)
 
 
-def no_thread_is_left() -> bool:
-    return not any(thread.name.startswith("autotl-decode") for thread in threading.enumerate())
-
-
 class TestDecoding:
     @pytest.fixture(autouse=True)
     def images_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +176,7 @@ class TestDecoding:
             gate.opened.set()
 
     def test_what_ended_a_thread_is_raised_where_its_image_is_waited_for(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, no_thread_is_left: Callable[[], bool]
     ) -> None:
         def run_out(source: Path, size: int) -> Any:
             raise MemoryError(source.name)
@@ -196,7 +192,11 @@ class TestDecoding:
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_an_error_of_the_caller_ends_the_threads_after_the_file_at_hand(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        error: type[BaseException],
+        no_thread_is_left: Callable[[], bool],
     ) -> None:
         gate = Gate(monkeypatch, "1.png")
 

@@ -136,10 +136,13 @@ def test_preprocessing_of_an_imagenet_model() -> None:
     assert found == Preprocessing(224, 0.95, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 236)
 
 
-def test_normalising_shifts_and_scales_each_channel() -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalising_shifts_and_scales_each_channel_in_place(layout: torch.memory_format) -> None:
     preprocessing = Preprocessing(8, 1.0, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0), 8)
-    white = preprocessing.normalise(torch.ones(2, 3, 4, 4))
-    assert white[1, :, 2, 2].tolist() == [1.0, 3.0, 0.5]
+    images = torch.rand(2, 3, 4, 5).contiguous(memory_format=layout)
+    expected = torch.stack([(images[:, 0] - 0.5) / 0.5, (images[:, 1] - 0.25) / 0.25, images[:, 2] / 2.0], dim=1)
+    assert preprocessing.normalise(images) is images
+    assert torch.equal(images, expected)
 
 
 def test_preprocessing_survives_json() -> None:
