@@ -109,10 +109,6 @@ def damage(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"no image")
 
 
-def no_thread_is_left() -> bool:
-    return not any(thread.name.startswith("autotl-decode") for thread in threading.enumerate())
-
-
 def test_images_are_embedded_while_others_are_not_decoded_yet(
     folder: Path, embedding: Embedding, decoder: Decoder
 ) -> None:
@@ -188,7 +184,12 @@ class TestDamagedFiles:
     NAMES = ("test/circle/01.png", "train/circle/00.png", "train/square/04.png")
 
     def test_all_are_listed_and_nothing_is_told_or_kept(
-        self, folder: Path, embedding: Embedding, decoder: Decoder, capsys: Capture
+        self,
+        folder: Path,
+        embedding: Embedding,
+        decoder: Decoder,
+        capsys: Capture,
+        no_thread_is_left: Callable[[], bool],
     ) -> None:
         call = call_for(folder)
         damage(folder, *self.NAMES)
@@ -245,7 +246,12 @@ class TestDamagedFiles:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_ends_the_embedding_ends_the_decoding(
-    folder: Path, embedding: Embedding, decoder: Decoder, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    folder: Path,
+    embedding: Embedding,
+    decoder: Decoder,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    no_thread_is_left: Callable[[], bool],
 ) -> None:
     held = threading.Event()
 
@@ -271,7 +277,7 @@ def test_what_ends_the_embedding_ends_the_decoding(
 
 
 def test_a_swallowed_ctrl_c_is_raised_between_batches(
-    folder: Path, embedding: Embedding, monkeypatch: pytest.MonkeyPatch
+    folder: Path, embedding: Embedding, monkeypatch: pytest.MonkeyPatch, no_thread_is_left: Callable[[], bool]
 ) -> None:
     pressed = iter([False, True])
 
@@ -286,7 +292,9 @@ def test_a_swallowed_ctrl_c_is_raised_between_batches(
     assert no_thread_is_left()
 
 
-def test_what_ended_the_decoding_comes_through(folder: Path, embedding: Embedding, decoder: Decoder) -> None:
+def test_what_ended_the_decoding_comes_through(
+    folder: Path, embedding: Embedding, decoder: Decoder, no_thread_is_left: Callable[[], bool]
+) -> None:
     def before(name: str) -> None:
         if name == "train/square/00.png":
             raise MemoryError("too large")

@@ -1,24 +1,20 @@
-"""The search space as an Optuna study, and what the study remembers of every trial."""
+"""The search space as an Optuna study, and what is proposed from it."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
-from autotl.space.files import load_space, shipped_names
+from autotl.space.files import shipped_names
 from autotl.space.search_space import PARAMETERS, SearchSpace
-from autotl.tune.pace import Pace
 from autotl.tune.study import StudySearch, depth_name, suggest_config, to_optuna
 
+Space = Callable[..., SearchSpace]
+Make = Callable[..., StudySearch]
 STAGES = {"shallow": 5, "deep": 9}
 SAME_STAGES = {"shallow": 8, "deep": 8}
 POINT = {
@@ -34,13 +30,6 @@ POINT = {
     "batch_size": 32,
 }
 SCRATCH = POINT | {"initial_weights": "scratch", "freeze_depth": 0, "layer_decay": 1.0}
-FAR_AWAY = math.inf
-
-
-def space(scratch_share: float = 0.15, name: str = "default") -> SearchSpace:
-    """A shipped space with two backbones and both kinds of weights."""
-    wide = load_space(name).narrow(backbone=tuple(STAGES), initial_weights=("pretrained", "scratch"))
-    return dataclasses.replace(wide, scratch_share=scratch_share)
 
 
 def study(seed: int = 0) -> optuna.Study:
@@ -48,51 +37,12 @@ def study(seed: int = 0) -> optuna.Study:
     return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
 
 
-Make = Callable[..., StudySearch]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """Searches with a journal in the test's folder."""
-
-    def build(**changes: Any) -> StudySearch:
-        plain: dict[str, Any] = {
-            "space": space(),
-            "n_stages": STAGES,
-            "journal": tmp_path / "study.journal",
-            "study_name": "run-1",
-            "seed": 0,
-            "start_points": (),
-            "deadline": FAR_AWAY,
-            "constants": {},
-            "pace": Pace(lambda config, epochs, views_from: 0.0, max_t=4),
-        }
-        return StudySearch(**(plain | changes))
-
-    return build
-
-
-def reopened(tmp_path: Path) -> optuna.Study:
-    return optuna.load_study(
-        study_name="run-1", storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
-    )
-
-
-def tried(tmp_path: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials of the study without the proposals that were withdrawn."""
-    return [trial for trial in reopened(tmp_path).trials if "withdrawn" not in trial.user_attrs]
-
-
-def result(status: str, best: float = math.nan, score: float = math.nan, epoch: int = 1) -> dict[str, Any]:
-    return {"status": status, "best_score": best, "score": score, "epoch": epoch}
-
-
 # --- suggest_config and to_optuna
 
 
 @pytest.mark.parametrize("name", shipped_names())
 @pytest.mark.parametrize("stages", [STAGES, SAME_STAGES], ids=["different", "same"])
-def test_suggested_configs_lie_in_the_space(name: str, stages: dict[str, int]) -> None:
+def test_suggested_configs_lie_in_the_space(space: Space, name: str, stages: dict[str, int]) -> None:
     wide, asked = space(name=name), study()
     configs = [suggest_config(asked.ask(), wide, stages) for _ in range(150)]
     assert all(wide.contains(config, stages) for config in configs)
@@ -101,7 +51,7 @@ def test_suggested_configs_lie_in_the_space(name: str, stages: dict[str, int]) -
     assert {config["initial_weights"] for config in configs} == {"pretrained", "scratch"}
 
 
-def test_every_depth_of_every_backbone_is_suggested() -> None:
+def test_every_depth_of_every_backbone_is_suggested(space: Space) -> None:
     asked = study()
     configs = [suggest_config(asked.ask(), space(), STAGES, scratch_allowed=False) for _ in range(300)]
     for backbone, n_stages in STAGES.items():
@@ -109,7 +59,7 @@ def test_every_depth_of_every_backbone_is_suggested() -> None:
         assert depths == set(range(n_stages + 1))
 
 
-def test_training_from_scratch_freezes_nothing_and_is_not_asked_how_much() -> None:
+def test_training_from_scratch_freezes_nothing_and_is_not_asked_how_much(space: Space) -> None:
     asked = study()
     for _ in range(40):
         trial = asked.ask()
@@ -122,19 +72,19 @@ def test_training_from_scratch_freezes_nothing_and_is_not_asked_how_much() -> No
             assert conditional == {"layer_decay", f"freeze_depth_of_{STAGES[config['backbone']]}"}
 
 
-def test_no_config_trains_from_scratch_where_that_is_not_allowed() -> None:
+def test_no_config_trains_from_scratch_where_that_is_not_allowed(space: Space) -> None:
     asked = study()
     configs = [suggest_config(asked.ask(), space(), STAGES, scratch_allowed=False) for _ in range(40)]
     assert {config["initial_weights"] for config in configs} == {"pretrained"}
 
 
-def test_a_space_without_pretrained_weights_is_kept_when_the_share_is_used_up() -> None:
+def test_a_space_without_pretrained_weights_is_kept_when_the_share_is_used_up(space: Space) -> None:
     only = space().narrow(initial_weights=("scratch",))
     config = suggest_config(study().ask(), only, STAGES, scratch_allowed=False)
     assert only.contains(config, STAGES)
 
 
-def test_what_is_fixed_is_not_asked() -> None:
+def test_what_is_fixed_is_not_asked(space: Space) -> None:
     fixed = space().narrow(backbone=("deep",), augmentation=("light",), weight_decay=(0.02, 0.02), freeze_depth=(3, 3))
     trial = study().ask()
     config = suggest_config(trial, fixed, STAGES, scratch_allowed=False)
@@ -148,14 +98,14 @@ def test_what_is_fixed_is_not_asked() -> None:
     }
 
 
-def test_rates_are_spread_over_a_log_scale() -> None:
+def test_rates_are_spread_over_a_log_scale(space: Space) -> None:
     asked = study()
     rates = [suggest_config(asked.ask(), space(), STAGES)["learning_rate_factor"] for _ in range(200)]
     below = sum(rate < 0.1 for rate in rates)  # half of 0.01..1 on a log scale, a tenth of it on a linear one
     assert 75 < below < 125
 
 
-def test_depths_of_backbones_with_as_many_stages_share_a_name() -> None:
+def test_depths_of_backbones_with_as_many_stages_share_a_name(space: Space) -> None:
     assert depth_name("freeze_depth", 8, several=False) == "freeze_depth"
     assert depth_name("freeze_depth", 8, several=True) == "freeze_depth_of_8"
     assert "freeze_depth" in to_optuna(POINT, space(), SAME_STAGES)
@@ -164,13 +114,13 @@ def test_depths_of_backbones_with_as_many_stages_share_a_name() -> None:
 
 @pytest.mark.parametrize("stages", [STAGES, SAME_STAGES], ids=["different", "same"])
 @pytest.mark.parametrize("point", [POINT, POINT | {"backbone": "shallow", "freeze_depth": 0}, SCRATCH])
-def test_an_enqueued_config_comes_back(point: dict[str, Any], stages: dict[str, int]) -> None:
+def test_an_enqueued_config_comes_back(space: Space, point: dict[str, Any], stages: dict[str, int]) -> None:
     asked = study()
     asked.enqueue_trial(to_optuna(point, space(), stages))
     assert suggest_config(asked.ask(), space(), stages) == point
 
 
-def test_any_suggested_config_comes_back() -> None:
+def test_any_suggested_config_comes_back(space: Space) -> None:
     asked = study()
     for _ in range(30):
         config = suggest_config(asked.ask(), space(), STAGES)
@@ -179,10 +129,10 @@ def test_any_suggested_config_comes_back() -> None:
         assert suggest_config(again.ask(), space(), STAGES) == config
 
 
-# --- StudySearch: what it proposes
+# --- StudySearch
 
 
-def test_proposals_lie_in_the_space_and_carry_the_constants(make: Make) -> None:
+def test_proposals_lie_in_the_space_and_carry_the_constants(make: Make, space: Space) -> None:
     search = make(constants={"task": "/task.json"})
     for place in range(20):
         config = search.suggest(f"t{place}")
@@ -209,7 +159,7 @@ def test_start_points_come_first_and_in_order_and_once(make: Make) -> None:
     assert all({name: config[name] for name in PARAMETERS} not in (deepest, second) for config in found[2:])
 
 
-def test_start_points_outside_the_space_are_clipped(make: Make) -> None:
+def test_start_points_outside_the_space_are_clipped(make: Make, space: Space) -> None:
     search = make(start_points=[POINT | {"weight_decay": 5.0, "augmentation": "wild", "backbone": "unknown"}])
     config = search.suggest("t0")
     assert space().contains(config, STAGES)
@@ -228,15 +178,8 @@ def test_the_origin_of_an_unknown_trial_is_the_search(make: Make) -> None:
     assert make().origin("nobody") == "search"
 
 
-def test_nothing_is_proposed_after_the_deadline(make: Make, tmp_path: Path) -> None:
-    search = make(deadline=0.0, start_points=[POINT])
-    assert search.suggest("t0") == "FINISHED"
-    assert search.configs == {}
-    assert reopened(tmp_path).trials == []
-
-
 @pytest.mark.parametrize("share", [0.15, 0.4])
-def test_the_share_of_training_from_scratch_is_respected(make: Make, share: float) -> None:
+def test_the_share_of_training_from_scratch_is_respected(make: Make, space: Space, share: float) -> None:
     search = make(space=space(scratch_share=share))
     n_scratch = 0
     for place in range(40):
@@ -245,12 +188,12 @@ def test_the_share_of_training_from_scratch_is_respected(make: Make, share: floa
     assert n_scratch >= 0.5 * share * 40
 
 
-def test_nothing_trains_from_scratch_with_a_share_of_zero(make: Make) -> None:
+def test_nothing_trains_from_scratch_with_a_share_of_zero(make: Make, space: Space) -> None:
     search = make(space=space(scratch_share=0.0))
     assert {search.suggest(f"t{place}")["initial_weights"] for place in range(30)} == {"pretrained"}
 
 
-def test_everything_may_train_from_scratch_with_a_share_of_one(make: Make) -> None:
+def test_everything_may_train_from_scratch_with_a_share_of_one(make: Make, space: Space) -> None:
     search = make(space=space(scratch_share=1.0).narrow(initial_weights=("scratch",)))
     assert {search.suggest(f"t{place}")["initial_weights"] for place in range(10)} == {"scratch"}
 
@@ -262,206 +205,3 @@ def test_proposals_repeat_with_the_seed(make: Make, tmp_path: Path) -> None:
 
     assert first("a", 3) == first("b", 3)
     assert first("c", 4) != first("d", 3)
-
-
-def test_the_sampler_learns_from_completed_trials(make: Make) -> None:
-    search = make(space=space(0.0).narrow(backbone=("deep",)))
-    rates = []
-    for place in range(40):
-        rates.append(math.log10(search.suggest(f"t{place}")["learning_rate_factor"]))
-        search.on_trial_complete(f"t{place}", result("completed", best=-abs(rates[-1] + 1.0)))
-    distance = [abs(rate + 1.0) for rate in rates]
-    assert sum(distance[-20:]) / 20 < 0.6 * 0.5  # by chance 0.5: uniform over two decades around the optimum
-
-
-# --- StudySearch: what it remembers
-
-
-def test_a_completed_trial_keeps_its_best_score(make: Make, tmp_path: Path) -> None:
-    search = make()
-    search.suggest("t0")
-    for epoch, score in enumerate([0.5, 0.9, 0.7]):
-        search.on_trial_result("t0", result("stopped", score=score, epoch=epoch))
-    search.on_trial_complete("t0", result("completed", best=0.9, score=0.7, epoch=2))
-    (trial,) = tried(tmp_path)
-    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
-    assert trial.intermediate_values == {0: 0.5, 1: 0.9, 2: 0.7}
-
-
-@pytest.mark.parametrize("status", ["stopped", "cut"])
-def test_a_trial_that_was_stopped_or_cut_is_pruned(make: Make, tmp_path: Path, status: str) -> None:
-    search = make()
-    search.suggest("t0")
-    search.on_trial_result("t0", result("stopped", best=0.6, score=0.6))
-    search.on_trial_complete("t0", result(status, best=0.6, score=0.6))
-    (trial,) = tried(tmp_path)
-    assert trial.state is TrialState.PRUNED
-    assert trial.intermediate_values == {1: 0.6}
-
-
-@pytest.mark.parametrize("best", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_not_finite_fails_the_trial(make: Make, tmp_path: Path, best: float) -> None:
-    search = make()
-    search.suggest("t0")
-    search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
-    search.on_trial_result("t0", result("failed", score=best, epoch=1))
-    search.on_trial_complete("t0", result("completed", best=best))
-    (trial,) = tried(tmp_path)
-    assert trial.state is TrialState.FAIL
-    assert trial.intermediate_values == {0: 0.4}
-
-
-@pytest.mark.parametrize(
-    ("last", "error"),
-    [(result("failed", best=0.8), False), (result("stopped", best=0.8), True), (None, True), (None, False), ({}, True)],
-)
-def test_a_trial_that_crashed_fails_and_keeps_its_scores(
-    make: Make, tmp_path: Path, last: dict[str, Any] | None, error: bool
-) -> None:
-    search = make()
-    search.suggest("t0")
-    search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
-    search.on_trial_complete("t0", last, error=error)
-    (trial,) = tried(tmp_path)
-    assert trial.state is TrialState.FAIL
-    assert trial.intermediate_values == {0: 0.4}
-
-
-def test_a_trial_ends_once(make: Make, tmp_path: Path) -> None:
-    search = make()
-    search.suggest("t0")
-    search.on_trial_complete("t0", result("completed", best=0.9))
-    search.on_trial_complete("t0", result("failed"), error=True)
-    search.on_trial_result("t0", result("stopped", score=0.1, epoch=5))
-    (trial,) = tried(tmp_path)
-    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.9, {})
-
-
-def test_the_end_of_an_unknown_trial_is_ignored(make: Make, tmp_path: Path) -> None:
-    make().on_trial_complete("nobody", result("completed", best=0.9))
-    assert reopened(tmp_path).trials == []
-
-
-def test_the_journal_can_be_opened_again(make: Make, tmp_path: Path) -> None:
-    search = make(start_points=[POINT])
-    for place in range(4):
-        search.suggest(f"t{place}")
-        search.on_trial_complete(f"t{place}", result("completed", best=0.1 * place))
-    opened = reopened(tmp_path)
-    assert opened.direction is optuna.study.StudyDirection.MAXIMIZE
-    assert [trial.state for trial in tried(tmp_path)] == [TrialState.COMPLETE] * 4
-    assert opened.best_value == pytest.approx(0.3)
-    first = tried(tmp_path)[0].user_attrs
-    assert first["origin"] == "advice"
-    assert {name: first["config"][name] for name in PARAMETERS} == POINT
-
-
-def test_two_runs_in_one_journal_are_two_studies(make: Make, tmp_path: Path) -> None:
-    make(start_points=[POINT]).suggest("t0")
-    other = make(study_name="run-2")
-    other.suggest("t0")
-    other.suggest("t1")
-    assert len(tried(tmp_path)) == 1
-
-
-def test_ray_gets_no_pickle_of_the_study(make: Make, tmp_path: Path) -> None:
-    search = make()
-    search.save(str(tmp_path / "state.pkl"))
-    assert not (tmp_path / "state.pkl").exists()
-    with pytest.raises(NotImplementedError):
-        search.restore(str(tmp_path / "state.pkl"))
-
-
-def by_depth(config: dict[str, Any], epochs: int, views_from: int) -> float:
-    """Ten seconds for the views, and an epoch that is longer the less is frozen."""
-    return (0.0 if views_from == config["freeze_depth"] else 10.0) + epochs * (10.0 - config["freeze_depth"])
-
-
-def test_when_time_is_short_the_best_trial_is_varied(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
-    narrow = space().narrow(backbone=("deep",), freeze_depth=(6, 6), initial_weights=("pretrained",))
-    pace = Pace(by_depth, max_t=10)
-    search = make(space=narrow, deadline=100.0, start_points=[POINT | {"freeze_depth": 6}], pace=pace)
-    best = search.suggest("t0")
-    search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 26.0, "status": "stopped"})
-    search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
-    now[0] = 83.0  # half a trial takes 20 s with its views cached, four epochs 16
-    varied = search.suggest("t1")
-    fixed = ("backbone", "freeze_depth", "augmentation", "batch_size")
-    assert {name: varied[name] for name in fixed} == {name: best[name] for name in fixed}
-    assert varied["learning_rate_factor"] != best["learning_rate_factor"]
-    assert search.origin("t1") == "refinement"
-    now[0] = 85.0
-    assert search.suggest("t2") == "FINISHED"
-    assert search.finished
-
-
-def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
-    pace = Pace(by_depth, max_t=4)
-    # 4 epochs and the views: 10 + 4 * 10 at depth 0, 14 at depth 9. With 25 s left, only depths from 7 on fit.
-    search = make(deadline=25.0, pace=pace, start_points=[POINT | {"freeze_depth": 9}])
-    configs = [search.suggest(f"t{place}") for place in range(6)]
-    assert all(config["freeze_depth"] >= 7 for config in configs if config != "FINISHED")
-    assert sum(config != "FINISHED" for config in configs) > 2
-    withdrawn = [trial for trial in reopened(tmp_path).trials if "withdrawn" in trial.user_attrs]
-    assert {trial.state for trial in withdrawn} == {TrialState.FAIL}
-
-
-def test_a_depth_that_lost_twice_is_not_proposed_again(make: Make, tmp_path: Path) -> None:
-    narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
-    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
-    search = make(space=narrow, start_points=starts, least=lambda: 0.9)
-    for place, score in enumerate((0.95, 0.8, 0.7, 0.85)):  # depths 5, 6, 5, 6
-        search.suggest(f"t{place}")
-        search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
-        if place < 3:
-            search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": score})
-    assert {search.suggest(f"u{place}")["freeze_depth"] for place in range(20)} == {5, 6}  # one has not ended yet
-    search.on_trial_complete("t3", {"status": "completed", "best_score": 0.85})
-    assert {search.suggest(f"v{place}")["freeze_depth"] for place in range(20)} == {5}
-    reasons = {trial.user_attrs["withdrawn"] for trial in reopened(tmp_path).trials if "withdrawn" in trial.user_attrs}
-    assert reasons == {"trials of its kind lost"}
-
-
-def test_a_dearer_depth_that_scores_less_twice_is_not_proposed_again(make: Make) -> None:
-    narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
-    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
-    search = make(space=narrow, start_points=starts, pace=Pace(by_depth, max_t=4), least=lambda: 0.5)
-    for place, score in enumerate((0.90, 0.91, 0.89, 0.88)):  # depths 5, 6, 5, 6: all equals of the best
-        search.suggest(f"t{place}")
-        search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
-        assert {search._lost(POINT | {"freeze_depth": depth, "backbone": "deep"}) for depth in (5, 6)} == {False}
-        search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": score})
-    assert {search.suggest(f"u{place}")["freeze_depth"] for place in range(20)} == {6}
-
-
-def test_the_first_start_point_is_tried_even_if_it_may_not_fit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
-    search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[POINT])
-    assert search.suggest("t0") != "FINISHED"
-    assert search.expected("t0") == 10.0 + 4 * (10.0 - POINT["freeze_depth"])
-    assert search.suggest("t1") == "FINISHED"
-
-
-def test_the_result_with_which_a_trial_ends_counts(make: Make, tmp_path: Path) -> None:
-    search = make(start_points=[POINT])
-    search.suggest("t0")
-    search.on_trial_result("t0", {"score": 0.9, "epoch": 0, "elapsed": 1.0, "status": "stopped"})
-    last = {"score": 0.7, "epoch": 1, "elapsed": 2.0, "status": "stopped", "best_score": 0.7}
-    search.on_trial_complete("t0", last)  # Ray does not call on_trial_result with it
-    (trial,) = tried(tmp_path)
-    assert trial.intermediate_values == {0: 0.9, 1: 0.7}
-
-
-def test_a_search_in_which_everything_fails_ends(make: Make) -> None:
-    search = make()
-    for place in range(200):
-        if search.suggest(f"t{place}") == "FINISHED":
-            break
-        search.on_trial_complete(f"t{place}", {"status": "failed"})
-    assert search.finished
-    assert place < 50

@@ -1,0 +1,264 @@
+"""How trials end and what that counts for, what no longer fits the time left, and how a search ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from autotl.space.search_space import PARAMETERS, SearchSpace
+from autotl.tune.pace import Pace
+from autotl.tune.study import StudySearch
+
+Space = Callable[..., SearchSpace]
+Make = Callable[..., StudySearch]
+POINT = {
+    "backbone": "deep",
+    "initial_weights": "pretrained",
+    "freeze_depth": 4,
+    "learning_rate_factor": 0.1,
+    "head_learning_rate_factor": 0.2,
+    "layer_decay": 0.8,
+    "weight_decay": 0.02,
+    "augmentation": "medium",
+    "label_smoothing": 0.05,
+    "batch_size": 32,
+}
+
+
+def reopened(tmp_path: Path) -> optuna.Study:
+    return optuna.load_study(
+        study_name="run-1", storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    )
+
+
+def tried(tmp_path: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the study without the proposals that were withdrawn."""
+    return [trial for trial in reopened(tmp_path).trials if "withdrawn" not in trial.user_attrs]
+
+
+def result(status: str, best: float = math.nan, score: float = math.nan, epoch: int = 1) -> dict[str, Any]:
+    return {"status": status, "best_score": best, "score": score, "epoch": epoch}
+
+
+def by_depth(config: dict[str, Any], epochs: int, views_from: int) -> float:
+    """Ten seconds for the views, and an epoch that is longer the less is frozen."""
+    return (0.0 if views_from == config["freeze_depth"] else 10.0) + epochs * (10.0 - config["freeze_depth"])
+
+
+# --- what the study remembers
+
+
+def test_a_completed_trial_keeps_its_best_score(make: Make, tmp_path: Path) -> None:
+    search = make()
+    search.suggest("t0")
+    for epoch, score in enumerate([0.5, 0.9, 0.7]):
+        search.on_trial_result("t0", result("stopped", score=score, epoch=epoch))
+    search.on_trial_complete("t0", result("completed", best=0.9, score=0.7, epoch=2))
+    (trial,) = tried(tmp_path)
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
+    assert trial.intermediate_values == {0: 0.5, 1: 0.9, 2: 0.7}
+
+
+@pytest.mark.parametrize("status", ["stopped", "cut"])
+def test_a_trial_that_was_stopped_or_cut_is_pruned(make: Make, tmp_path: Path, status: str) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_result("t0", result("stopped", best=0.6, score=0.6))
+    search.on_trial_complete("t0", result(status, best=0.6, score=0.6))
+    (trial,) = tried(tmp_path)
+    assert trial.state is TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.6}
+
+
+@pytest.mark.parametrize("best", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_fails_the_trial(make: Make, tmp_path: Path, best: float) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
+    search.on_trial_result("t0", result("failed", score=best, epoch=1))
+    search.on_trial_complete("t0", result("completed", best=best))
+    (trial,) = tried(tmp_path)
+    assert trial.state is TrialState.FAIL
+    assert trial.intermediate_values == {0: 0.4}
+
+
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [(result("failed", best=0.8), False), (result("stopped", best=0.8), True), (None, True), (None, False), ({}, True)],
+)
+def test_a_trial_that_crashed_fails_and_keeps_its_scores(
+    make: Make, tmp_path: Path, last: dict[str, Any] | None, error: bool
+) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_result("t0", result("stopped", score=0.4, epoch=0))
+    search.on_trial_complete("t0", last, error=error)
+    (trial,) = tried(tmp_path)
+    assert trial.state is TrialState.FAIL
+    assert trial.intermediate_values == {0: 0.4}
+
+
+def test_a_trial_ends_once(make: Make, tmp_path: Path) -> None:
+    search = make()
+    search.suggest("t0")
+    search.on_trial_complete("t0", result("completed", best=0.9))
+    search.on_trial_complete("t0", result("failed"), error=True)
+    search.on_trial_result("t0", result("stopped", score=0.1, epoch=5))
+    (trial,) = tried(tmp_path)
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.9, {})
+
+
+def test_the_result_with_which_a_trial_ends_counts(make: Make, tmp_path: Path) -> None:
+    search = make(start_points=[POINT])
+    search.suggest("t0")
+    search.on_trial_result("t0", {"score": 0.9, "epoch": 0, "elapsed": 1.0, "status": "stopped"})
+    last = {"score": 0.7, "epoch": 1, "elapsed": 2.0, "status": "stopped", "best_score": 0.7}
+    search.on_trial_complete("t0", last)  # Ray does not call on_trial_result with it
+    (trial,) = tried(tmp_path)
+    assert trial.intermediate_values == {0: 0.9, 1: 0.7}
+
+
+def test_the_end_of_an_unknown_trial_is_ignored(make: Make, tmp_path: Path) -> None:
+    make().on_trial_complete("nobody", result("completed", best=0.9))
+    assert reopened(tmp_path).trials == []
+
+
+def test_the_journal_can_be_opened_again(make: Make, tmp_path: Path) -> None:
+    search = make(start_points=[POINT])
+    for place in range(4):
+        search.suggest(f"t{place}")
+        search.on_trial_complete(f"t{place}", result("completed", best=0.1 * place))
+    opened = reopened(tmp_path)
+    assert opened.direction is optuna.study.StudyDirection.MAXIMIZE
+    assert [trial.state for trial in tried(tmp_path)] == [TrialState.COMPLETE] * 4
+    assert opened.best_value == pytest.approx(0.3)
+    first = tried(tmp_path)[0].user_attrs
+    assert first["origin"] == "advice"
+    assert {name: first["config"][name] for name in PARAMETERS} == POINT
+
+
+def test_two_runs_in_one_journal_are_two_studies(make: Make, tmp_path: Path) -> None:
+    make(start_points=[POINT]).suggest("t0")
+    other = make(study_name="run-2")
+    other.suggest("t0")
+    other.suggest("t1")
+    assert len(tried(tmp_path)) == 1
+
+
+def test_ray_gets_no_pickle_of_the_study(make: Make, tmp_path: Path) -> None:
+    search = make()
+    search.save(str(tmp_path / "state.pkl"))
+    assert not (tmp_path / "state.pkl").exists()
+    with pytest.raises(NotImplementedError):
+        search.restore(str(tmp_path / "state.pkl"))
+
+
+# --- what trials that ended change
+
+
+def test_the_sampler_learns_from_completed_trials(make: Make, space: Space) -> None:
+    search = make(space=space(0.0).narrow(backbone=("deep",)))
+    rates = []
+    for place in range(40):
+        rates.append(math.log10(search.suggest(f"t{place}")["learning_rate_factor"]))
+        search.on_trial_complete(f"t{place}", result("completed", best=-abs(rates[-1] + 1.0)))
+    distance = [abs(rate + 1.0) for rate in rates]
+    assert sum(distance[-20:]) / 20 < 0.6 * 0.5  # by chance 0.5: uniform over two decades around the optimum
+
+
+def test_a_depth_that_lost_twice_is_not_proposed_again(make: Make, space: Space, tmp_path: Path) -> None:
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
+    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
+    search = make(space=narrow, start_points=starts, least=lambda: 0.9)
+    for place, score in enumerate((0.95, 0.8, 0.7, 0.85)):  # depths 5, 6, 5, 6
+        search.suggest(f"t{place}")
+        search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
+        if place < 3:
+            search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": score})
+    assert {search.suggest(f"u{place}")["freeze_depth"] for place in range(20)} == {5, 6}  # one has not ended yet
+    search.on_trial_complete("t3", {"status": "completed", "best_score": 0.85})
+    assert {search.suggest(f"v{place}")["freeze_depth"] for place in range(20)} == {5}
+    reasons = {trial.user_attrs["withdrawn"] for trial in reopened(tmp_path).trials if "withdrawn" in trial.user_attrs}
+    assert reasons == {"trials of its kind lost"}
+
+
+def test_a_dearer_depth_that_scores_less_twice_is_not_proposed_again(make: Make, space: Space) -> None:
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
+    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
+    search = make(space=narrow, start_points=starts, pace=Pace(by_depth, max_t=4), least=lambda: 0.5)
+    for place, score in enumerate((0.90, 0.91, 0.89, 0.88)):  # depths 5, 6, 5, 6: all equals of the best
+        search.suggest(f"t{place}")
+        search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
+        assert {search._lost(POINT | {"freeze_depth": depth, "backbone": "deep"}) for depth in (5, 6)} == {False}
+        search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": score})
+    assert {search.suggest(f"u{place}")["freeze_depth"] for place in range(20)} == {6}
+
+
+def test_a_search_in_which_everything_fails_ends(make: Make) -> None:
+    search = make()
+    for place in range(200):
+        if search.suggest(f"t{place}") == "FINISHED":
+            break
+        search.on_trial_complete(f"t{place}", {"status": "failed"})
+    assert search.finished
+    assert place < 50
+
+
+# --- what the time left allows
+
+
+def test_nothing_is_proposed_after_the_deadline(make: Make, tmp_path: Path) -> None:
+    search = make(deadline=0.0, start_points=[POINT])
+    assert search.suggest("t0") == "FINISHED"
+    assert search.configs == {}
+    assert reopened(tmp_path).trials == []
+
+
+def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    pace = Pace(by_depth, max_t=4)
+    # 4 epochs and the views: 10 + 4 * 10 at depth 0, 14 at depth 9. With 25 s left, only depths from 7 on fit.
+    search = make(deadline=25.0, pace=pace, start_points=[POINT | {"freeze_depth": 9}])
+    configs = [search.suggest(f"t{place}") for place in range(6)]
+    assert all(config["freeze_depth"] >= 7 for config in configs if config != "FINISHED")
+    assert sum(config != "FINISHED" for config in configs) > 2
+    withdrawn = [trial for trial in reopened(tmp_path).trials if "withdrawn" in trial.user_attrs]
+    assert {trial.state for trial in withdrawn} == {TrialState.FAIL}
+
+
+def test_the_first_start_point_is_tried_even_if_it_may_not_fit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[POINT])
+    assert search.suggest("t0") != "FINISHED"
+    assert search.expected("t0") == 10.0 + 4 * (10.0 - POINT["freeze_depth"])
+    assert search.suggest("t1") == "FINISHED"
+
+
+def test_when_time_is_short_the_best_trial_is_varied(make: Make, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(6, 6), initial_weights=("pretrained",))
+    pace = Pace(by_depth, max_t=10)
+    search = make(space=narrow, deadline=100.0, start_points=[POINT | {"freeze_depth": 6}], pace=pace)
+    best = search.suggest("t0")
+    search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 26.0, "status": "stopped"})
+    search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
+    now[0] = 83.0  # half a trial takes 20 s with its views cached, four epochs 16
+    varied = search.suggest("t1")
+    fixed = ("backbone", "freeze_depth", "augmentation", "batch_size")
+    assert {name: varied[name] for name in fixed} == {name: best[name] for name in fixed}
+    assert varied["learning_rate_factor"] != best["learning_rate_factor"]
+    assert search.origin("t1") == "refinement"
+    now[0] = 85.0
+    assert search.suggest("t2") == "FINISHED"
+    assert search.finished
