@@ -93,9 +93,7 @@ def random_view(batch: torch.Tensor, size: int, recipe: Recipe, generator: torch
     """
     images = _to_float(batch)
     grid = affine_grid(_random_affine(len(images), recipe, generator).to(images.device), size)
-    views = F.grid_sample(
-        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
+    views = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     views = _jitter(views, recipe.jitter, generator)
     return _erase(views, recipe.erase, generator)
 

@@ -1,10 +1,10 @@
 """Depthwise convolutions that train fast in bfloat16 on CPUs.
 
 oneDNN's bfloat16 backward passes of depthwise convolutions fall back to reference code in two cases, which then
-take most of a training step: the weight gradient of kernels larger than 3 x 3, and the input gradient at stride 2.
-(32 images of 672 x 14 x 14, kernel 5, one core of a CPU with AVX-512 BF16: 138 ms and 225 ms, where the forward
-pass takes 2.) Both have a cheap detour: a 5 x 5 weight gradient is put together from four 3 x 3 ones on shifted
-inputs (18 ms), and the strided input gradient is taken in float32 (4 ms). `benchmarks/throughput.py` measures it.
+take most of a training step: the weight gradient of kernels more than 3 wide, and the input gradient at stride 2.
+(32 images of 672 x 14 x 14, kernel 5, one core of a CPU with AVX-512 BF16: 270 ms and 210 ms, where the forward
+pass takes 2.) Both have a cheap detour: the weight gradient is put together from kernels 3 wide (7 ms), and the input
+gradient is a forward pass (3 ms). `benchmarks/throughput.py depthwise` measures it.
 """
 
 from __future__ import annotations
@@ -17,55 +17,68 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 PIECE = 3
-"""Side of the kernels whose weight gradient is fast."""
+"""Width of the kernels whose weight gradient is fast; they may be of any height."""
 
 
 def weight_gradient(
     gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], padding: Sequence[int]
 ) -> torch.Tensor:
-    """Gradient of a depthwise convolution's weight, from pieces of 3 x 3.
+    """Gradient of a depthwise convolution's weight, from pieces at most 3 wide.
 
     Args:
         gradient: of the output, shape (n, channels, rows, columns).
         x: the input, shape (n, channels, height, width).
-        weight: shape (channels, 1, k, k) with k >= 3.
+        weight: shape (channels, 1, k, l).
         stride, padding: of the convolution, for rows and columns.
 
     Returns:
         Shape and type of `weight`.
     """
-    channels, _, *kernel = weight.shape
-    rows, columns = gradient.shape[2:]
-    padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    piece = weight.new_empty((channels, 1, PIECE, PIECE))
+    channels, _, height, width = weight.shape
+    padded = F.pad(x, (padding[1], padding[1])) if padding[1] else x
     result = torch.empty_like(weight)
-    for top in _starts(kernel[0]):
-        for left in _starts(kernel[1]):
-            bottom, right = top + (rows - 1) * stride[0] + PIECE, left + (columns - 1) * stride[1] + PIECE
-            window = padded[:, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
-            result[:, :, top : top + PIECE, left : left + PIECE] = torch.ops.aten.convolution_backward(
-                gradient, window, piece, None, stride, [0, 0], [1, 1], False, [0, 0], channels, [False, True, False]
-            )[1]
+    for left in range(0, width, PIECE):
+        piece = weight.new_empty((channels, 1, height, min(PIECE, width - left)))
+        right = left + (gradient.shape[3] - 1) * stride[1] + piece.shape[3]
+        window = padded[:, :, :, left:right].contiguous(memory_format=torch.channels_last)
+        result[:, :, :, left : left + piece.shape[3]] = _native_weight_gradient(
+            gradient, window, piece, stride, [padding[0], 0]
+        )
     return result
 
 
-def _starts(side: int) -> list[int]:
-    """Where pieces start so that they cover `side`; the last one may overlap the one before."""
-    return sorted({min(start, side - PIECE) for start in range(0, side, PIECE)})
+def _native_weight_gradient(
+    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], padding: Sequence[int]
+) -> torch.Tensor:
+    result: torch.Tensor = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), [False, True, False]
+    )[1]
+    return result
 
 
-def _native_gradients(
-    gradient: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    needed: list[bool],
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    into_input, into_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), [*needed, False]
-    )
-    return into_input, into_weight
+def input_gradient(
+    gradient: torch.Tensor, weight: torch.Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> torch.Tensor:
+    """Gradient of a depthwise convolution's input: what the mirrored kernel makes of the gradient, spread with zeros.
+
+    Args:
+        gradient: of the output, shape (n, channels, rows, columns).
+        weight: shape (channels, 1, k, l).
+        shape: of the input, (n, channels, height, width).
+        stride, padding: of the convolution, for rows and columns; no padding as large as the kernel.
+
+    Returns:
+        Shape `shape`, type of `gradient`.
+    """
+    channels, _, *kernel = weight.shape
+    n, _, *size = shape
+    margin = [kernel[axis] - 1 - padding[axis] for axis in (0, 1)]
+    spread = [size[axis] + 2 * padding[axis] - kernel[axis] + 1 for axis in (0, 1)]
+    if list(gradient.shape[2:]) != spread:
+        zeros = gradient.new_zeros((n, *spread, channels)).permute(0, 3, 1, 2)
+        zeros[:, :, :: stride[0], :: stride[1]][:, :, : gradient.shape[2], : gradient.shape[3]] = gradient
+        gradient = zeros
+    return F.conv2d(gradient, weight.flip(2, 3), None, 1, margin, 1, channels)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -84,16 +97,12 @@ class _Depthwise(torch.autograd.Function):
         stride, padding = ctx.geometry
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         into_input = into_weight = None
-        if ctx.needs_input_grad[0] and max(stride) > 1:
-            single = gradient.float(), x.float(), weight.float()
-            wide, _ = _native_gradients(*single, stride, padding, [True, False])
-            into_input = None if wide is None else wide.to(x.dtype)
-        elif ctx.needs_input_grad[0]:
-            into_input, _ = _native_gradients(gradient, x, weight, stride, padding, [True, False])
-        if ctx.needs_input_grad[1] and min(weight.shape[2:]) > PIECE:
+        if ctx.needs_input_grad[0]:
+            into_input = input_gradient(gradient, weight, x.shape, stride, padding)
+        if ctx.needs_input_grad[1] and weight.shape[3] > PIECE:
             into_weight = weight_gradient(gradient, x, weight, stride, padding)
         elif ctx.needs_input_grad[1]:
-            _, into_weight = _native_gradients(gradient, x, weight, stride, padding, [False, True])
+            into_weight = _native_weight_gradient(gradient, x, weight, stride, padding)
         return into_input, into_weight, None, None
 
 
@@ -131,7 +140,9 @@ def _slow_call(
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
     strides, paddings = _pair(stride), _pair(padding)
-    detour = max(strides) > 1 or min(weight.shape[2:]) > PIECE
+    detour = max(strides) > 1 or weight.shape[3] > PIECE
+    if any(pad >= side for pad, side in zip(paddings, weight.shape[2:], strict=True)):
+        return None  # never in a model: its rims would see nothing but padding
     trained = input.requires_grad or weight.requires_grad
     if dtype != torch.bfloat16 or _pair(dilation) != (1, 1) or not detour or not trained:
         return None

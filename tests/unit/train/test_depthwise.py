@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autotl.train.depthwise import FastDepthwise, weight_gradient
+from autotl.train.depthwise import FastDepthwise, input_gradient, weight_gradient
 
 DETOUR = "_DepthwiseBackward"
 
@@ -40,22 +40,26 @@ GEOMETRIES = [
     ((4, 4), 1, 0),
     ((5, 7), (2, 1), (2, 3)),
     ((9, 9), 2, 4),
+    ((3, 5), (1, 3), (2, 0)),
+    ((5, 8), (3, 1), (0, 7)),
 ]
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), GEOMETRIES)
 @pytest.mark.parametrize("size", [(13, 12), (16, 17)])
-def test_weight_gradient_in_pieces_is_the_native_float32_one(
+def test_gradients_are_the_native_float32_ones(
     kernel: tuple[int, int], stride: Any, padding: Any, size: tuple[int, int]
 ) -> None:
-    x, weight = tensors(kernel, size)
-    weight.requires_grad_()
+    x, weight = (tensor.requires_grad_() for tensor in tensors(kernel, size))
     output = F.conv2d(x, weight, None, stride, padding, 1, len(weight))
     gradient = torch.randn_like(output)
     output.backward(gradient)
     pair = [(value, value) if isinstance(value, int) else value for value in (stride, padding)]
-    found = weight_gradient(gradient, x, weight.detach(), *pair)
-    torch.testing.assert_close(found, weight.grad, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        into_weight = weight_gradient(gradient, x, weight, *pair)
+        into_input = input_gradient(gradient, weight, x.shape, *pair)
+    torch.testing.assert_close(into_weight, weight.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(into_input, x.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [*GEOMETRIES, ((3, 3), 2, 1), ((5, 3), 2, (2, 1))])
@@ -124,6 +128,7 @@ def test_a_frozen_weight_gets_no_gradient() -> None:
         (torch.bfloat16, 3, {"groups": 8, "padding": 1}),
         (torch.bfloat16, 5, {"groups": 8, "dilation": 2}),
         (torch.bfloat16, 5, {"groups": 8, "padding": "same"}),
+        (torch.bfloat16, 5, {"groups": 8, "stride": 2, "padding": 5}),
     ],
 )
 def test_other_depthwise_convolutions_are_untouched(dtype: torch.dtype, kernel: int, geometry: dict[str, Any]) -> None:
