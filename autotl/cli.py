@@ -6,11 +6,12 @@ import argparse
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autotl.errors import AutotlError, InputError, Problem, SettingsError, SpaceError
 
@@ -45,6 +46,19 @@ def _print(text: str) -> None:
     from autotl.console import print_plain
 
     print_plain(text)
+
+
+def _print_json(value: Any) -> None:
+    """JSON that every reader accepts: a number that is not finite (a metric without a value) is null."""
+    _print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -129,7 +143,7 @@ def _fit(chosen: argparse.Namespace) -> None:
         quiet=chosen.quiet or chosen.json,
     )
     if chosen.json:
-        _print(json.dumps(result.to_json(), indent=2))
+        _print_json(result.to_json())
 
 
 def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -158,7 +172,7 @@ def _advise(chosen: argparse.Namespace) -> None:
         quiet=chosen.json,
     )
     if chosen.json:
-        _print(json.dumps(advice.to_json(), indent=2))
+        _print_json(advice.to_json())
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -174,7 +188,7 @@ def _predict(chosen: argparse.Namespace) -> None:
 
     predictions = load(chosen.run_dir).predict(chosen.images)
     if chosen.format == "json":
-        _print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
+        _print_json([asdict(prediction) for prediction in predictions])
     elif chosen.format == "csv":
         _print(_as_csv(predictions))
     else:
@@ -207,7 +221,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
     estimates = evaluate(chosen.run_dir, chosen.dataset_dir)
     if chosen.json:
-        _print(json.dumps({name: asdict(one) for name, one in estimates.items()}, indent=2))
+        _print_json({name: asdict(one) for name, one in estimates.items()})
     else:
         _print("\n".join(f"{name:<18} {interval_text(one, name)}" for name, one in estimates.items()))
 
@@ -283,7 +297,7 @@ def _backbones_list(chosen: argparse.Namespace) -> None:
     entries = load_catalog()
     here = {entry.name: is_available(entry) for entry in entries}
     if chosen.json:
-        _print(json.dumps([asdict(entry) | {"available": here[entry.name]} for entry in entries], indent=2))
+        _print_json([asdict(entry) | {"available": here[entry.name]} for entry in entries])
         return
     columns = ("backbone", "here", "weights", "params M", "GMACs", "top-1 %", "input", "stages", "licence")
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -283,6 +284,12 @@ def test_evaluate_does_not_print_a_small_log_loss_in_per_cent(door: Replace, cap
     door("evaluate", {"log_loss": Estimate(0.05, 0.03, 0.08, 100)})
     assert main(["evaluate", "run", "photos"]) == 0
     assert capsys.readouterr().out == "log_loss           0.0500 (95 % interval 0.0300 to 0.0800, 100 images)\n"
+
+
+def test_a_metric_without_a_value_is_null_in_json(door: Replace, capsys: Capture) -> None:
+    door("evaluate", {"roc_auc": Estimate(math.nan, -math.inf, math.inf, 3)})
+    assert main(["evaluate", "run", "photos", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"roc_auc": {"value": None, "low": None, "high": None, "n_images": 3}}
 
 
 def test_evaluate_as_json_holds_the_intervals(door: Replace, capsys: Capture) -> None:
