@@ -20,7 +20,7 @@ from autotl.models.saved import offer
 from autotl.planning import ADVICE_SHARE, PROBING_SHARE, expected_seconds
 from autotl.result import Status, TrialRecord
 from autotl.train.device import give_back_memory
-from autotl.train.metrics import estimate
+from autotl.train.metrics import estimate, score_of
 from autotl.train.prepare import Prepared, probe_card, probe_state
 from autotl.train.probe import Probe
 
@@ -78,7 +78,8 @@ def _probe(call: Call, prepared: Prepared, ground: Ground) -> Probed:
     )
     call.console.line(
         f"  {entry.name}: {ground.metric} of linear probe {evidence.probe_score:.4f}, nearest neighbours "
-        f"{evidence.knn_score:.4f} ({prepared.images_per_second:.0f} images/s with {prepared.engine})"
+        f"{evidence.knn_score:.4f} on {evidence.scored_on} "
+        f"({prepared.images_per_second:.0f} images/s with {prepared.engine})"
     )
     return Probed(prepared, evidence, probe)
 
@@ -88,12 +89,13 @@ def _keep_probe(call: Call, probed: Probed, ground: Ground, number: int) -> Tria
     prepared, evidence, probe = probed.prepared, probed.evidence, probed.probe
     val = ground.dataset.indices("val")
     probabilities = probe.probabilities(prepared.of(val))
+    score = score_of(evidence.probe_metrics, ground.metric)
     labels = ground.dataset.labels[val]
     card = probe_card(
         prepared,
         ground.dataset.classes,
         ground.metric,
-        evidence.probe_score,
+        score,
         evidence.probe_metrics["log_loss"],
         estimate(ground.metric, probabilities, labels),
         ground.provenance,
@@ -106,7 +108,7 @@ def _keep_probe(call: Call, probed: Probed, ground: Ground, number: int) -> Tria
         trial_id=card.trial_id,
         config=card.config,
         status=Status.COMPLETED,
-        score=evidence.probe_score,
+        score=score,
         epochs=0,
         seconds=round(prepared.seconds, 2),
         metrics=evidence.probe_metrics,

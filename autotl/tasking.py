@@ -19,7 +19,7 @@ from autotl.tune.runner import Slots, local_cpus
 
 BASE_BYTES = 4 * 2**30
 """Largest size of the views from which deeper ones are computed."""
-MIN_VIEWS, MAX_VIEWS = 3, 4
+MIN_VIEWS, MAX_VIEWS = 4, 4
 """Augmented views of the training images that are cached for a frozen prefix: with two, accuracy is lost."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from autotl.advice.evidence import BackboneEvidence, is_within_noise, rank
-from autotl.advice.scenario import Scenario, Size, choose_scenario, measure_size
+from autotl.advice.scenario import Scenario, Size, Strategy, choose_scenario, choose_strategy, measure_size
 from autotl.advice.similarity import Similarity
 from autotl.data.splits import Dataset
 from autotl.models.catalog import load_catalog
@@ -24,6 +24,8 @@ _STARTS: dict[int, tuple[tuple[float, float], ...]] = {
     3: ((0.625, 0.5), (0.5, 0.5), (0.0, 0.3)),
     4: ((0.75, 0.3), (0.5, 0.2), (0.0, 0.1)),
 }
+_STARTS_WITH_ROOM = ((0.75, 0.3), (0.5, 0.3), (0.875, 0.1))
+"""For scenario 1 where frozen features do not serve well enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Advice:
         similarity: to the yardstick's source: ImageNet, the data of the pretrained backbones, unless another was given.
         size: of the data set.
         scenario: one of four.
+        strategy: what to do, in a few words: the scenario's, unless the evidence says otherwise.
         backbones: ranked, best first.
         statements: everything in words.
         start_points: configs the search tries first.
@@ -61,6 +64,7 @@ class Advice:
     similarity: Similarity
     size: Size
     scenario: Scenario
+    strategy: Strategy
     backbones: tuple[BackboneEvidence, ...]
     statements: tuple[Statement, ...]
     start_points: tuple[dict[str, Any], ...]
@@ -72,15 +76,10 @@ class Advice:
         """The greatest of all similarities; it is the one that the scenario is chosen by."""
         return _nearest(self.similarity, self.source_similarities)
 
-    @property
-    def strategy(self) -> str:
-        """What to do, in a few words."""
-        return self.scenario.strategy
-
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         plain = asdict(replace(self, backbones=()))
-        return plain | {"backbones": [one.to_json() for one in self.backbones], "strategy": self.strategy}
+        return plain | {"backbones": [one.to_json() for one in self.backbones]}
 
     def __str__(self) -> str:
         return "\n".join(statement.text for statement in self.statements)
@@ -109,13 +108,15 @@ def advise(
     nearest = _nearest(similarity, source_similarities)
     scenario = choose_scenario(size.large, nearest.similar)
     ranked = rank(evidence)
-    starts = _start_points(scenario, ranked)
+    strategy = choose_strategy(scenario, size.median, ranked[0].accuracy)
+    starts = _start_points(scenario, strategy, ranked)
     statements = [
         _say_size(size),
         _say_similarity(similarity),
         *((_say_nearest(similarity),) if similarity.nearest else ()),
         *_say_sources(source_similarities),
         _say_scenario(scenario, nearest if source_similarities else None),
+        *((_say_room(strategy, size, ranked[0]),) if strategy != scenario.strategy else ()),
         _say_backbones(ranked),
         *_say_stages(ranked),
         *_say_learning_curve(ranked),
@@ -127,7 +128,7 @@ def advise(
         ),
     ]
     points, reasons = (tuple(column) for column in zip(*starts, strict=True))
-    return Advice(similarity, size, scenario, ranked, tuple(statements), points, reasons, source_similarities)
+    return Advice(similarity, size, scenario, strategy, ranked, tuple(statements), points, reasons, source_similarities)
 
 
 def _nearest(similarity: Similarity, others: tuple[Similarity, ...]) -> Similarity:
@@ -195,11 +196,24 @@ def _say_scenario(scenario: Scenario, nearest: Similarity | None) -> Statement:
     return Statement("scenario", "advice", text, asdict(scenario) | ({"source": nearest.source} if nearest else {}))
 
 
+def _say_room(strategy: Strategy, size: Size, best: BackboneEvidence) -> Statement:
+    """Why the strategy is not the scenario's."""
+    text = (
+        f"But the linear probe of {best.name} is wrong on {1 - best.accuracy:.0%} of {best.scored_on}, and "
+        f"{size.median:g} images in the median class are enough to train on: {strategy}."
+    )
+    evidence = {"strategy": strategy, "accuracy": best.accuracy, "median": size.median}
+    return Statement("room", "advice", text, evidence)
+
+
 def _say_backbones(ranked: tuple[BackboneEvidence, ...]) -> Statement:
     best = ranked[0]
     rows = ", ".join(_scores(one) for one in ranked)
     leader = max(ranked, key=lambda one: one.mean_score)
-    text = f"Best frozen features: {best.name} ({best.metric} of linear probe / nearest neighbours: {rows})."
+    text = (
+        f"Best frozen features: {best.name} ({best.metric} of linear probe / nearest neighbours on {best.scored_on}: "
+        f"{rows})."
+    )
     if leader is not best:
         text += (
             f" {leader.name} is ahead by {leader.mean_score - best.mean_score:.3f}, which is within the noise, so "
@@ -278,15 +292,18 @@ def _say_starts(starts: list[tuple[dict[str, Any], str]]) -> Statement:
     return Statement("start_points", "advice", f"First tries: {rows}.", {"start_points": reasons})
 
 
-def _start_points(scenario: Scenario, ranked: tuple[BackboneEvidence, ...]) -> list[tuple[dict[str, Any], str]]:
-    """Configs to try first, each with its reason: the scenario's, then what the stage probes propose.
+def _start_points(
+    scenario: Scenario, strategy: Strategy, ranked: tuple[BackboneEvidence, ...]
+) -> list[tuple[dict[str, Any], str]]:
+    """Configs to try first, each with its reason: those of scenario and strategy, then what the stage probes propose.
 
-    The scenario's depths are tried on the best backbone, the first of them on the second best, too. A proposal to
+    Their depths are tried on the best backbone, the first of them on the second best, too. A proposal to
     freeze everything is no trial: that is the linear probe, which is there already. Probes say where frozen features
     serve best, not what training them gains: on handwritten digits they propose depth 7 (94.4 %), 5 reaches 99 %.
     """
-    best, starts = ranked[0], _STARTS[scenario.number]
-    by_scenario = f"as in scenario {scenario.number}"
+    best, as_usual = ranked[0], strategy == scenario.strategy
+    starts = _STARTS[scenario.number] if as_usual else _STARTS_WITH_ROOM
+    by_scenario = f"as in scenario {scenario.number}" if as_usual else "the probe leaves room"
     points = [(_point(best, share, factor), by_scenario) for share, factor in starts]
     if best.proposed_depth is not None and best.proposed_depth < best.n_stages:
         same = [place for place, (point, _) in enumerate(points) if point["freeze_depth"] == best.proposed_depth]

@@ -10,6 +10,7 @@ from autotl.advice.probes import (
     Draws,
     LabelledFeatures,
     LearningCurve,
+    forecast,
     learning_curve,
     score_draws,
     stage_profile,
@@ -18,7 +19,7 @@ from autotl.advice.probes import (
 from autotl.advice.transferability import h_score, logme
 from autotl.data.splits import stratified_order
 from autotl.train.metrics import all_metrics, score_of
-from autotl.train.probe import Probe, fit_probe, knn_probabilities
+from autotl.train.probe import Probe, fit_probe
 
 TRANSFERABILITY_ROWS = 2000
 """Training images on which LogME and the H-score are computed, at most."""
@@ -31,12 +32,15 @@ class BackboneEvidence:
     Attributes:
         name: in configs; timm's full name, or that after `RUN/` for an own source.
         metric: of the scores.
-        probe_score, knn_score: on the validation images, larger is better.
-        probe_metrics: all metrics of the linear probe there.
+        probe_score, knn_score: what backbones are compared by, larger is better; see `autotl.advice.probes.forecast`.
+        probe_metrics: all metrics of the linear probe on the validation images.
         top1: on ImageNet-1k in %, 0 where unknown.
         images_per_second: measured while embedding, with all cores.
         n_stages: its stages; freeze depths lie in 0..n_stages.
         standard_error: of `mean_score`.
+        n_scored: images of the scores.
+        folded: whether those are all images, by five-fold cross-validation, or the validation images.
+        accuracy: of the linear probe on them, whatever the metric.
         logme, h_score: of the training images' embeddings, see `autotl.advice.transferability`; None if not computed.
         stage_scores, stage_errors: of a linear probe at every freeze depth with a boundary, and of the embedding at
             `n_stages`, with standard errors; on a sample of the images; empty where it was not looked so closely.
@@ -54,6 +58,9 @@ class BackboneEvidence:
     images_per_second: float
     n_stages: int
     standard_error: float = 0.0
+    n_scored: int = 0
+    folded: bool = False
+    accuracy: float = 0.0
     logme: float | None = None
     h_score: float | None = None
     stage_scores: dict[int, float] = field(default_factory=dict)
@@ -66,6 +73,11 @@ class BackboneEvidence:
     def mean_score(self) -> float:
         """What backbones are ranked by: the mean of probe and nearest-neighbour score."""
         return (self.probe_score + self.knn_score) / 2
+
+    @property
+    def scored_on(self) -> str:
+        """The images of the scores, in words."""
+        return f"{self.n_scored} images, five-fold" if self.folded else f"{self.n_scored} validation images"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; freeze depths become strings."""
@@ -90,21 +102,24 @@ def probe_backbone(
     probe = fit_probe(
         features.train, features.train_labels, features.val, features.val_labels, features.n_classes, balanced=balanced
     )
-    metrics = all_metrics(probe.probabilities(features.val), features.val_labels)
-    neighbours = knn_probabilities(features.train, features.train_labels, features.val, features.n_classes)
-    of_probe = score_draws(probe.probabilities(features.val), features.val_labels, metric)
-    draws = (of_probe + score_draws(neighbours, features.val_labels, metric)) / 2
+    found = forecast(features, probe, balanced=balanced)
+    scored = all_metrics(found.probe, found.labels)
+    of_probe = score_draws(found.probe, found.labels, metric)
+    draws = (of_probe + score_draws(found.neighbours, found.labels, metric)) / 2
     some = stratified_order(features.train_labels, 0)[:TRANSFERABILITY_ROWS]
     evidence = BackboneEvidence(
         name=name,
         metric=metric,
-        probe_score=score_of(metrics, metric),
-        knn_score=score_of(all_metrics(neighbours, features.val_labels), metric),
-        probe_metrics=metrics,
+        probe_score=score_of(scored, metric),
+        knn_score=score_of(all_metrics(found.neighbours, found.labels), metric),
+        probe_metrics=all_metrics(probe.probabilities(features.val), features.val_labels),
         top1=top1,
         images_per_second=images_per_second,
         n_stages=n_stages,
         standard_error=standard_error(draws),
+        n_scored=len(found.labels),
+        folded=found.folded,
+        accuracy=scored["accuracy"],
         logme=logme(features.train[some], features.train_labels[some]),
         h_score=h_score(features.train[some], features.train_labels[some]),
         draws=draws,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autotl.data.splits import stratified_order
 from autotl.train.metrics import score
-from autotl.train.probe import Features, fit_head, fit_probe
+from autotl.train.probe import Features, Probe, fit_head, fit_probe, knn_probabilities
 
 Draws = NDArray[np.float64]
 
@@ -19,6 +19,13 @@ N_DRAWS = 100
 DRAWN_IMAGES = 1000
 """Resamples are of at most so many images, and their spread is scaled to all: metrics of areas are slow."""
 CURVE_FRACTIONS = (0.25, 0.5)
+FOLDS = 5
+FOLDED_IMAGES = 700
+"""Up to so many labelled images all of them are forecast in turn: the validation images alone are too few to rank by.
+
+With 8 validation images every backbone is right on all; with 120 the standard error of an accuracy of 90 % is 2.7
+points, several times the difference between neighbours in the ranking.
+"""
 HELPS_FROM = 2.0
 """More data is said to help from so many standard errors on: about one false alarm in forty."""
 
@@ -73,6 +80,48 @@ class StageProfile:
     scores: dict[int, float]
     errors: dict[int, float]
     proposed_depth: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecasts:
+    """What frozen features say of images that they were not fitted on.
+
+    Attributes:
+        probe, neighbours: class probabilities, shape (images, classes).
+        labels: of the images.
+        folded: five-fold, on all training and validation images; otherwise on the validation images.
+    """
+
+    probe: Features
+    neighbours: Features
+    labels: NDArray[np.int64]
+    folded: bool
+
+
+def forecast(features: LabelledFeatures, probe: Probe, *, balanced: bool) -> Forecasts:
+    """Forecasts of a linear probe and of the nearest neighbours, of as many images as can be had.
+
+    Up to `FOLDED_IMAGES`, if every class has `FOLDS` images or more, all images in turn, by fits on the other four
+    fifths; else the validation images.
+
+    Args:
+        features: embeddings.
+        probe: fitted on the training images, its strength chosen on the validation images.
+        balanced: as for `fit_probe`.
+    """
+    rows = np.concatenate([features.train, features.val])
+    labels = np.concatenate([features.train_labels, features.val_labels])
+    if len(rows) > FOLDED_IMAGES or np.bincount(labels, minlength=features.n_classes).min() < FOLDS:
+        neighbours = knn_probabilities(features.train, features.train_labels, features.val, features.n_classes)
+        return Forecasts(probe.probabilities(features.val), neighbours, features.val_labels, folded=False)
+    from sklearn.model_selection import StratifiedKFold
+
+    of_probe, of_neighbours = (np.empty((len(rows), features.n_classes), dtype=np.float32) for _ in range(2))
+    for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(rows, labels):
+        head = fit_head(rows[seen], labels[seen], probe.strength, balanced=balanced)
+        of_probe[unseen] = head.probabilities(rows[unseen])
+        of_neighbours[unseen] = knn_probabilities(rows[seen], labels[seen], rows[unseen], features.n_classes)
+    return Forecasts(of_probe, of_neighbours, labels, folded=True)
 
 
 def score_draws(probabilities: Features, labels: NDArray[np.int64], metric: str) -> Draws:

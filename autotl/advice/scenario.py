@@ -15,6 +15,14 @@ LARGE_IMAGES = 4000
 LARGE_PER_CLASS = 100
 """A set is large from this many images on, if its median class has so many: full fine-tuning does not overfit."""
 
+ROOM = 0.1
+ROOM_PER_CLASS = 40
+"""Small and similar data: the last stages are trained where frozen features leave room for it.
+
+That is where the linear probe of the best backbone is wrong on at least the share `ROOM` of the images, and the median
+class has so many images. `benchmarks/advice.py thresholds` fits both.
+"""
+
 Strategy = Literal["feature extraction", "freeze the first stages, train the rest", "fine-tune everything"]
 
 
@@ -45,7 +53,7 @@ class Scenario:
     Attributes:
         number: 1 small and similar, 2 small and dissimilar, 3 large and dissimilar, 4 large and similar.
         name: the same in words.
-        strategy: what the textbook advises.
+        strategy: what the textbook advises; evidence can change it, see `choose_strategy`.
         space: the shipped search space for it.
         scratch: whether training from scratch is worth an arm of the search.
     """
@@ -77,3 +85,15 @@ def choose_scenario(large: bool, similar: bool) -> Scenario:
     """The scenario for a size and a similarity."""
     number = {(False, True): 1, (False, False): 2, (True, False): 3, (True, True): 4}[large, similar]
     return SCENARIOS[number - 1]
+
+
+def choose_strategy(scenario: Scenario, images_per_class: float, accuracy: float) -> Strategy:
+    """The scenario's strategy, or that of training the last stages where frozen features leave room for it.
+
+    Args:
+        scenario: from size and similarity.
+        images_per_class: of the median class.
+        accuracy: of the best backbone's linear probe, on images that it was not fitted on.
+    """
+    room = 1 - accuracy >= ROOM and images_per_class >= ROOM_PER_CLASS
+    return "freeze the first stages, train the rest" if scenario.number == 1 and room else scenario.strategy

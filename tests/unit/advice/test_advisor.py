@@ -54,6 +54,19 @@ def test_measurements_choose_the_scenario(number: int) -> None:
     assert [one.name for one in found.backbones] == ["best.model", "second.model"]
 
 
+def test_a_probe_that_leaves_room_changes_strategy_and_start_points_and_says_why() -> None:
+    shy = dataclasses.replace(evidence("best.model", 0.8, 100.0), accuracy=0.8, n_scored=120)
+    found = advise(dataset(50), similarity(0.02), [shy])
+    assert (found.scenario.number, found.scenario.strategy) == (1, "feature extraction")
+    assert found.strategy == found.to_json()["strategy"] == "freeze the first stages, train the rest"
+    (said,) = (one for one in found.statements if one.code == "room")
+    assert said.text == (
+        "But the linear probe of best.model is wrong on 20% of 120 validation images, and 50 images in the median "
+        "class are enough to train on: freeze the first stages, train the rest."
+    )
+    assert (found.start_points[0]["freeze_depth"], found.start_reasons[0]) == (6, "the probe leaves room")
+
+
 def test_data_at_the_threshold_counts_as_dissimilar() -> None:
     one = [evidence("best.model", 0.9, 1.0)]
     assert advise(dataset(20), similarity(FAR), one).scenario.number == 2

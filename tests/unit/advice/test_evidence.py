@@ -40,16 +40,32 @@ def test_good_features_score_high_and_noise_scores_chance() -> None:
 def test_evidence_describes_the_probe_that_is_kept() -> None:
     data = features(2)
     found, probe = probed(data)
-    assert found.probe_score == (probe.probabilities(data.val).argmax(1) == data.val_labels).mean()
+    assert found.probe_metrics["accuracy"] == (probe.probabilities(data.val).argmax(1) == data.val_labels).mean()
     assert set(found.probe_metrics) == set(METRICS)
     assert (found.name, found.metric, found.top1) == ("some.model", "accuracy", 77.5)
     assert (found.images_per_second, found.n_stages) == (120.0, 8)
 
 
+def test_backbones_are_compared_on_all_images_where_these_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, _ = probed(features(2))
+    assert (few.n_scored, few.folded, few.scored_on) == (180, True, "180 images, five-fold")
+    assert few.accuracy == few.probe_score
+    monkeypatch.setattr("autotl.advice.probes.FOLDED_IMAGES", 179)
+    many, _ = probed(features(2))
+    assert (many.n_scored, many.folded, many.scored_on) == (60, False, "60 validation images")
+    assert many.accuracy == many.probe_score == many.probe_metrics["accuracy"]
+    assert few.probe_metrics == many.probe_metrics
+    assert few.standard_error < many.standard_error
+
+
+def test_accuracy_is_told_whatever_the_metric() -> None:
+    found, _ = probed(features(4), "log_loss")
+    assert 0.9 < found.accuracy <= 1
+
+
 def test_log_loss_scores_are_negative_so_that_larger_is_better() -> None:
     good, _ = probed(features(4), "log_loss")
     noise, _ = probed(features(0), "log_loss")
-    assert good.probe_score == -good.probe_metrics["log_loss"]
     assert noise.probe_score < good.probe_score < 0
     assert noise.knn_score < good.knn_score < 0
 
@@ -129,12 +145,12 @@ def test_a_closer_look_adds_stages_and_curve() -> None:
     data = features(2)
     found, probe = probed(data)
     closer = look_closer(found, probe, data, {3: features(0), 8: data}, balanced=False)
-    assert closer.stage_scores[8] == pytest.approx(found.probe_score, abs=0.02)
+    assert closer.stage_scores[8] == pytest.approx(found.probe_metrics["accuracy"], abs=0.02)
     assert closer.stage_scores[3] < 0.6
     assert closer.proposed_depth == 8
     assert closer.learning_curve is not None
     assert closer.learning_curve.n_images == (30, 60, 120)
-    assert closer.learning_curve.scores[-1] == pytest.approx(found.probe_score, abs=0.02)
+    assert closer.learning_curve.scores[-1] == pytest.approx(found.probe_metrics["accuracy"], abs=0.02)
     assert json.loads(json.dumps(closer.to_json()))["stage_scores"].keys() == {"3", "8"}
 
 

@@ -10,6 +10,7 @@ from autotl.advice.probes import (
     DRAWN_IMAGES,
     LabelledFeatures,
     LearningCurve,
+    forecast,
     learning_curve,
     propose_depth,
     score_draws,
@@ -17,6 +18,7 @@ from autotl.advice.probes import (
     standard_error,
 )
 from autotl.settings import METRICS
+from autotl.train.probe import fit_head, fit_probe
 
 
 def forecasts(share_right: float, n: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -102,3 +104,34 @@ def test_a_stage_where_all_are_recognised_has_an_error_of_an_image() -> None:
     profile = stage_profile({2: clouds(90, 50.0)}, 0.01, "accuracy", balanced=False)
     assert profile.scores == {2: 1.0}
     assert profile.errors == {2: pytest.approx(1 / 30)}
+
+
+def test_folded_forecasts_are_of_images_that_were_not_seen() -> None:
+    # Labels without any meaning: whoever has seen an image knows its label, its nearest neighbour being itself.
+    data = clouds(150, 0.0, dimensions=300)
+    probe = fit_head(data.train, data.train_labels, 1.0)
+    found = forecast(data, probe, balanced=False)
+    assert found.folded
+    assert found.labels.tolist() == [*data.train_labels, *data.val_labels]
+    for probabilities in (found.probe, found.neighbours):
+        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+        assert (probabilities.argmax(1) == found.labels).mean() < 0.5
+    assert (probe.probabilities(data.train).argmax(1) == data.train_labels).mean() > 0.9
+
+
+def test_folded_forecasts_agree_with_those_of_validation_images() -> None:
+    data = clouds(600, 2.0)
+    probe = fit_probe(data.train, data.train_labels, data.val, data.val_labels, 3)
+    folded = forecast(data, probe, balanced=False)
+    right = (folded.probe.argmax(1) == folded.labels).mean()
+    assert right == pytest.approx((probe.probabilities(data.val).argmax(1) == data.val_labels).mean(), abs=0.04)
+
+
+@pytest.mark.parametrize("n_rare", [4, 5])
+def test_classes_smaller_than_the_folds_are_not_folded(n_rare: int) -> None:
+    data = clouds(150, 2.0)
+    labels = np.where(np.arange(len(data.train_labels)) < n_rare - 1, 2, np.minimum(data.train_labels, 1))
+    val_labels = np.where(np.arange(len(data.val_labels)) < 1, 2, np.minimum(data.val_labels, 1))
+    rare = LabelledFeatures(data.train, labels, data.val, val_labels, 3)
+    probe = fit_probe(rare.train, labels, rare.val, val_labels, 3)
+    assert forecast(rare, probe, balanced=False).folded == (n_rare == 5)

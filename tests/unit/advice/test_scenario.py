@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autotl.advice.scenario import SCENARIOS, choose_scenario, measure_size
+from autotl.advice.scenario import ROOM, ROOM_PER_CLASS, SCENARIOS, choose_scenario, choose_strategy, measure_size
 from autotl.space.files import load_space, shipped_names
 
 
@@ -56,3 +56,19 @@ def test_a_set_is_large_from_4000_images_and_100_in_the_median_class(counts: lis
 def test_size_is_described() -> None:
     size = measure_size(np.array([10, 40, 20, 31]))
     assert (size.n_images, size.n_classes, size.smallest, size.median, size.largest) == (101, 4, 10, 25.5, 40)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.space)
+@pytest.mark.parametrize(
+    ("per_class", "accuracy", "room"),
+    [
+        (ROOM_PER_CLASS, 1 - ROOM - 0.01, True),
+        (ROOM_PER_CLASS, 1 - ROOM + 0.01, False),
+        (ROOM_PER_CLASS - 0.5, 0.5, False),
+        (1000, 0.5, True),
+    ],
+)
+def test_only_room_on_small_and_similar_data_changes_the_strategy(scenario, per_class, accuracy, room) -> None:
+    found = choose_strategy(scenario, per_class, accuracy)
+    changed = room and scenario.number == 1
+    assert found == ("freeze the first stages, train the rest" if changed else scenario.strategy)
