@@ -50,11 +50,14 @@ from regret import (
 
 import autotl
 from autotl.advice.advisor import Advice
+from autotl.advice.evidence import BackboneEvidence, probe_backbone, rank
 from autotl.advice.hindsight import advised_depth
+from autotl.advice.probes import LabelledFeatures
 from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import measure_similarity
 from autotl.models.catalog import find_entry
 
+_PROBES = {one.backbone: one.name for one in STRATEGIES if one.freeze_depth is None}
 AUTOTL = [sys.executable, "-m", "autotl.cli"]
 
 
@@ -62,7 +65,7 @@ AUTOTL = [sys.executable, "-m", "autotl.cli"]
 
 
 def rows_of(folders: list[Path], table: Path) -> list[Row]:
-    """The complete rows of these folders, with their distance to ImageNet as it is measured today."""
+    """The complete rows of these folders, with what the advice measures today."""
     names = {folder.name for folder in folders}
     rows, incomplete = to_rows([line for line in read_table(table) if line["set"] in names])
     for problem in incomplete:
@@ -70,12 +73,34 @@ def rows_of(folders: list[Path], table: Path) -> list[Row]:
     if not rows:
         raise SystemExit(f"no row of {table} is complete: run `advice.py table` on")
     ready = {folder.name: make_ready(read_set(folder), table.parent / "sets") for folder in folders}
-    return [replace(row, distance=_distance(ready[row.set], row.cut)) for row in rows]
+    return [_measured(row, ready[row.set]) for row in rows]
 
 
-def _distance(ready: ReadySet, cut: str) -> float:
-    seen = np.isin(ready.one.splits[cut], ("train", "val"))
-    return measure_similarity(ready.embeddings(LITE0)[seen], load_yardstick()).distance
+def _measured(row: Row, ready: ReadySet) -> Row:
+    split, labels = ready.one.splits[row.cut], ready.one.labels
+    seen = np.isin(split, ("train", "val"))
+    best = rank(_evidence(row.cut, ready))[0]
+    return replace(
+        row,
+        per_class=float(np.median(np.bincount(labels[seen]))),
+        distance=measure_similarity(ready.embeddings(LITE0)[seen], load_yardstick()).distance,
+        accuracy=best.accuracy,
+        probe=_PROBES[best.name],
+    )
+
+
+def _evidence(cut: str, ready: ReadySet) -> list[BackboneEvidence]:
+    """Of the three backbones on a cut, as `autotl.advise` has it."""
+    train, val = (ready.one.splits[cut] == name for name in ("train", "val"))
+    labels, found = ready.one.labels, []
+    for name in _PROBES:
+        rows, entry = ready.embeddings(name), find_entry(name)
+        features = LabelledFeatures(rows[train], labels[train], rows[val], labels[val], len(ready.one.classes))
+        evidence, _ = probe_backbone(
+            name, features, "accuracy", balanced=False, top1=entry.top1, images_per_second=1.0, n_stages=entry.stages
+        )
+        found.append(evidence)
+    return found
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -105,8 +130,7 @@ def advised_strategy(advice: Advice) -> str:
     """The table's strategy nearest to the advice; depths below all stages are looked up with lite0."""
     best = advice.backbones[0]
     strategy = strategy_at(advised_depth(advice), best.n_stages)
-    probes = {one.backbone: one.name for one in STRATEGIES if one.freeze_depth is None}
-    return probes[best.name] if strategy == FEATURES else strategy
+    return _PROBES[best.name] if strategy == FEATURES else strategy
 
 
 def ask_advice(one: CutSet, cut: str) -> Advice:
@@ -114,8 +138,7 @@ def ask_advice(one: CutSet, cut: str) -> Advice:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary, one.name)
         link_cut(one, cut, root)
-        backbones = [strategy.backbone for strategy in STRATEGIES if strategy.freeze_depth is None]
-        return autotl.advise(root, backbones=backbones, metric="accuracy")
+        return autotl.advise(root, timeout=60, backbones=list(_PROBES), metric="accuracy")
 
 
 def print_regret(folders: list[Path], table: Path) -> None:
@@ -124,8 +147,7 @@ def print_regret(folders: list[Path], table: Path) -> None:
     print_table(rows)
     sets = {folder.name: read_set(folder) for folder in folders}
     advised = {(row.set, row.cut): advised_strategy(ask_advice(sets[row.set], row.cut)) for row in rows}
-    probes = [one for one in STRATEGIES if one.freeze_depth is None]
-    top = max(probes, key=lambda one: find_entry(one.backbone).top1).name
+    top = _PROBES[max(_PROBES, key=lambda name: find_entry(name).top1)]
     rules: dict[str, Callable[[Row], str]] = {
         "the advice": lambda row: advised[row.set, row.cut],
         "always features": lambda row: FEATURES,
@@ -182,7 +204,7 @@ def print_thresholds(folders: list[Path], table: Path) -> None:
     print(f"leave one set out: {total:.2f}")
     print(f"\nAlong the distance, the others as fitted\n{'far':>8} {'regret':>8}")
     for far in sorted(set(far_grid(rows))):
-        print(f"{far:8.4f} {mean_regret(Thresholds(far, fitted.large, fitted.margin), rows):8.2f}")
+        print(f"{far:8.4f} {mean_regret(replace(fitted, far=far), rows):8.2f}")
     print(f"\n{'set':<14} {'cut':<11} {'images':>6} {'distance':>8} best stage  fitted strategy, best")
     for row in sorted(rows, key=lambda row: row.distance):
         stage = max(row.stages, key=lambda depth: row.stages[depth])
@@ -192,8 +214,9 @@ def print_thresholds(folders: list[Path], table: Path) -> None:
 
 
 def _say(one: Thresholds) -> str:
+    room = "no room" if math.isinf(one.room) else f"room from {one.room:.0%} wrong"
     margin = "stage probes not followed" if math.isinf(one.margin) else f"margin {one.margin:g}"
-    return f"far from {one.far:g}, large from {one.large:g} images, {margin}"
+    return f"far from {one.far:g}, large from {one.large:g} images, {margin}, {room}"
 
 
 # -- speed -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from oracle import FEATURES, STRATEGIES
 from scipy.stats import kendalltau, spearmanr
 
-from autotl.advice.scenario import LARGE_IMAGES, choose_scenario
+from autotl.advice.scenario import LARGE_IMAGES, ROOM, choose_scenario, choose_strategy
 from autotl.advice.similarity import FAR
 
 N_STAGES = 8
@@ -42,7 +42,10 @@ class Row:
         n_val: validation images.
         val, test: accuracy by strategy, at the learning rate that is best on the validation images.
         stages: validation accuracy of the stage probes by freeze depth.
-        distance: to ImageNet; NaN before it is measured.
+        per_class: training and validation images of the median class; NaN, as what follows, before it is measured.
+        distance: to ImageNet.
+        accuracy: of the probe of the backbone that is ranked first, as the advice has it.
+        probe: the strategy of keeping that backbone as it is.
     """
 
     set: str
@@ -52,7 +55,10 @@ class Row:
     val: dict[str, float]
     test: dict[str, float]
     stages: dict[int, float]
+    per_class: float = math.nan
     distance: float = math.nan
+    accuracy: float = math.nan
+    probe: str = FEATURES
 
     @property
     def best(self) -> str:
@@ -174,21 +180,23 @@ class Thresholds:
         far: distance from which data is dissimilar.
         large: images from which a set is large.
         margin: standard errors by which an earlier stage's probe must beat the last one's to be followed.
+        room: share of wrong forecasts from which frozen features do not serve well enough.
     """
 
     far: float
     large: float
     margin: float
+    room: float
 
 
-SHIPPED = Thresholds(FAR, LARGE_IMAGES, math.inf)
+SHIPPED = Thresholds(FAR, LARGE_IMAGES, math.inf, ROOM)
+ROOMS = (0.02, 0.05, ROOM, 0.15, 0.2, 0.3, math.inf)
 LARGE = (100.0, 250.0, 500.0, math.inf)
 MARGINS = (0.5, 1.0, 1.5, 2.0, 3.0, math.inf)
-_BY_SCENARIO = {
-    "feature extraction": N_STAGES,
-    "freeze the first stages, train the rest": 5,
-    "fine-tune everything": 0,
-}
+_PARTIAL = "freeze the first stages, train the rest"
+_BY_STRATEGY = {"feature extraction": N_STAGES, _PARTIAL: 5, "fine-tune everything": 0}
+_WITH_ROOM = 6
+"""First start points of the advice, of 8 stages."""
 
 
 def follow(thresholds: Thresholds, row: Row) -> str:
@@ -197,12 +205,13 @@ def follow(thresholds: Thresholds, row: Row) -> str:
     Stages after the one whose features serve best are too specific to the source: they are trained.
     """
     scenario = choose_scenario(row.n_images >= thresholds.large, row.distance < thresholds.far)
-    depth = _BY_SCENARIO[scenario.strategy]
+    strategy = choose_strategy(scenario, row.per_class, row.accuracy, thresholds.room)
+    depth = _BY_STRATEGY[strategy] if strategy == scenario.strategy else _WITH_ROOM
     best = max(row.stages, key=lambda stage: (row.stages[stage], stage))
     last = row.val[FEATURES]
     if row.stages[best] - last > 0 and row.stages[best] - last >= thresholds.margin * standard_error(last, row.n_val):
         depth = min(depth, best)
-    return strategy_at(depth)
+    return row.probe if depth == N_STAGES else strategy_at(depth)
 
 
 def standard_error(accuracy: float, n: int) -> float:
@@ -226,10 +235,10 @@ def far_grid(rows: Sequence[Row]) -> tuple[float, ...]:
 def fit_thresholds(rows: Sequence[Row]) -> Thresholds:
     """The thresholds with the lowest mean regret; of equals, those nearest to what ships."""
 
-    def badness(one: Thresholds) -> tuple[float, float, float, float]:
-        return round(mean_regret(one, rows), 9), -one.margin, -one.large, abs(one.far - FAR)
+    def badness(one: Thresholds) -> tuple[float, ...]:
+        return round(mean_regret(one, rows), 9), -one.margin, -one.large, abs(one.room - ROOM), abs(one.far - FAR)
 
-    return min((Thresholds(*values) for values in product(far_grid(rows), LARGE, MARGINS)), key=badness)
+    return min((Thresholds(*values) for values in product(far_grid(rows), LARGE, MARGINS, ROOMS)), key=badness)
 
 
 def leave_one_set_out(rows: Sequence[Row]) -> dict[str, tuple[Thresholds, float]]:

@@ -20,7 +20,7 @@ ROOM_PER_CLASS = 40
 """Small and similar data: the last stages are trained where frozen features leave room for it.
 
 That is where the linear probe of the best backbone is wrong on at least the share `ROOM` of the images, and the median
-class has so many images. `benchmarks/advice.py thresholds` fits both.
+class has so many images. `benchmarks/advice.py thresholds` fits the share.
 """
 
 Strategy = Literal["feature extraction", "freeze the first stages, train the rest", "fine-tune everything"]
@@ -87,13 +87,14 @@ def choose_scenario(large: bool, similar: bool) -> Scenario:
     return SCENARIOS[number - 1]
 
 
-def choose_strategy(scenario: Scenario, images_per_class: float, accuracy: float) -> Strategy:
+def choose_strategy(scenario: Scenario, images_per_class: float, accuracy: float, least_room: float = ROOM) -> Strategy:
     """The scenario's strategy, or that of training the last stages where frozen features leave room for it.
 
     Args:
         scenario: from size and similarity.
         images_per_class: of the median class.
         accuracy: of the best backbone's linear probe, on images that it was not fitted on.
+        least_room: share of wrong forecasts from which frozen features do not serve well enough.
     """
-    room = 1 - accuracy >= ROOM and images_per_class >= ROOM_PER_CLASS
+    room = 1 - accuracy >= least_room and images_per_class >= ROOM_PER_CLASS
     return "freeze the first stages, train the rest" if scenario.number == 1 and room else scenario.strategy

@@ -32,7 +32,7 @@ def rows() -> list[Row]:
     found = []
     for place, name in enumerate("abc"):
         test = {one.name: 0.8 for one in STRATEGIES} | {"full fine-tuning": 0.8 + 0.05 * place}
-        found.append(Row(name, "600 images", 600, 120, dict(test), test, {4: 0.7, 6: 0.7}, 0.1 * place))
+        found.append(Row(name, "600 images", 600, 120, dict(test), test, {4: 0.7, 6: 0.7}, distance=0.1 * place))
     return found
 
 
@@ -62,6 +62,9 @@ def test_thresholds_are_printed_with_what_they_are_worth_on_unseen_sets(
     monkeypatch.setattr(advice, "rows_of", lambda folders, table: rows())
     advice.print_thresholds([Path("a")], Path("cells.jsonl"))
     printed = capsys.readouterr().out
-    assert "shipped    far from 0.075, large from 4000 images, stage probes not followed: 5.00" in printed
+    assert (
+        "shipped    far from 0.075, large from 4000 images, stage probes not followed, room from 10% wrong: 5.00"
+        in printed
+    )
     assert "large from 500 images" in next(line for line in printed.splitlines() if line.startswith("fitted"))
     assert "leave one set out: " in printed

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from oracle import FEATURES, FULL, STRATEGIES
 from regret import (
+    SHIPPED,
     Row,
     Thresholds,
     fit_thresholds,
@@ -29,7 +31,7 @@ NAMES = [strategy.name for strategy in STRATEGIES]
 def row(name: str = "set", distance: float = 0.01, stages: dict[int, float] | None = None, **test: float) -> Row:
     """Everything is 50 % but what is named; underscores stand for spaces."""
     accuracy = dict.fromkeys(NAMES, 0.5) | {key.replace("_", " "): value for key, value in test.items()}
-    return Row(name, "cut", 600, 120, dict(accuracy), accuracy, stages or {4: 0.0, 6: 0.0}, distance)
+    return Row(name, "cut", 600, 120, dict(accuracy), accuracy, stages or {4: 0.0, 6: 0.0}, distance=distance)
 
 
 def lines(**changes: Any) -> list[dict[str, Any]]:
@@ -145,18 +147,49 @@ def test_rows_of_one_set_are_drawn_together() -> None:
 
 
 def test_far_data_freezes_fewer_stages_and_large_data_none() -> None:
-    thresholds = Thresholds(far=0.1, large=1000, margin=math.inf)
+    thresholds = Thresholds(far=0.1, large=1000, margin=math.inf, room=math.inf)
     assert follow(thresholds, row(distance=0.05)) == FEATURES
     assert follow(thresholds, row(distance=0.2)) == "freeze 5"
-    assert follow(Thresholds(0.1, 500, math.inf), row(distance=0.2)) == FULL
+    assert follow(Thresholds(0.1, 500, math.inf, math.inf), row(distance=0.2)) == FULL
 
 
 def test_a_stage_is_followed_where_its_probe_beats_the_last_by_the_margin() -> None:
     error = standard_error(0.5, 120)
     near = row(distance=0.05, stages={4: 0.5 + 1.2 * error, 6: 0.4})
-    assert follow(Thresholds(0.1, math.inf, 1.0), near) == "freeze 4"
-    assert follow(Thresholds(0.1, math.inf, 1.5), near) == FEATURES
-    assert follow(Thresholds(0.1, math.inf, 0.5), row(stages={4: 0.5, 6: 0.5})) == FEATURES, "a tie is no evidence"
+    assert follow(Thresholds(0.1, math.inf, 1.0, math.inf), near) == "freeze 4"
+    assert follow(Thresholds(0.1, math.inf, 1.5, math.inf), near) == FEATURES
+    assert follow(Thresholds(0.1, math.inf, 0.5, math.inf), row(stages={4: 0.5, 6: 0.5})) == FEATURES, (
+        "a tie is no evidence"
+    )
+
+
+@pytest.mark.parametrize(
+    ("distance", "per_class", "accuracy", "expected"),
+    [
+        (0.05, 60, 0.82, "freeze 6"),
+        (0.05, 60, 0.95, "feature extraction, lite2"),
+        (0.05, 20, 0.82, "feature extraction, lite2"),
+        (0.2, 60, 0.82, "freeze 5"),
+    ],
+)
+def test_room_counts_on_small_and_similar_data_with_enough_images(
+    distance: float, per_class: float, accuracy: float, expected: str
+) -> None:
+    measured = {"per_class": per_class, "accuracy": accuracy, "probe": "feature extraction, lite2"}
+    assert follow(Thresholds(0.1, math.inf, math.inf, 0.1), replace(row(distance=distance), **measured)) == expected
+
+
+def test_what_does_not_matter_stays_as_it_ships() -> None:
+    fitted = fit_thresholds(planted())
+    assert fitted.room == SHIPPED.room
+
+
+def test_the_fit_finds_the_planted_room() -> None:
+    roomy = [replace(row(f"roomy {n}", 0.03, freeze_6=0.9), per_class=100, accuracy=0.82 - n / 100) for n in range(5)]
+    tight = [replace(one, per_class=100, accuracy=0.88) for one in planted()]
+    fitted = fit_thresholds([*roomy, *tight])
+    assert mean_regret(fitted, [*roomy, *tight]) == 0
+    assert 0.12 < fitted.room <= 0.18
 
 
 def test_standard_error_of_a_perfect_probe_is_not_zero() -> None:
@@ -175,7 +208,7 @@ def test_the_fit_finds_the_planted_threshold() -> None:
     assert 0.05 < fitted.far < 0.25
     assert fitted.margin == math.inf, "nothing speaks for following the stages"
     assert mean_regret(fitted, planted()) == 0
-    assert mean_regret(Thresholds(0.4, math.inf, math.inf), planted()) == pytest.approx(20)
+    assert mean_regret(Thresholds(0.4, math.inf, math.inf, math.inf), planted()) == pytest.approx(20)
 
 
 def test_a_set_is_judged_by_thresholds_fitted_without_it() -> None:
