@@ -81,7 +81,8 @@ def list_folder(
     Args:
         root: the data set, in one of `LAYOUTS`.
         skip_unreadable: leave unreadable images out, as a finding, instead of reporting them as problems.
-        for_training: demand two classes or more with two training images or more each.
+        for_training: demand two classes or more with two training images or more each; otherwise splits without train
+            will do.
 
     Returns:
         The listing, and the problems; the listing is of use only when there are none.
@@ -92,7 +93,7 @@ def list_folder(
         return empty, [Problem("dataset", where, "no such folder", LAYOUTS)]
     if not root.is_dir():
         return empty, [Problem("dataset", where, "is not a folder", LAYOUTS)]
-    images, findings, problems = _walk_layout(root, where)
+    images, findings, problems = _walk_layout(root, where, for_training)
     if not images:
         return empty, problems or [Problem("dataset", where, "holds no images", LAYOUTS)]
     sound, found, unreadable = _set_unreadable_apart(root, images, skip_unreadable)
@@ -108,7 +109,7 @@ def _visible_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _walk_layout(root: Path, where: str) -> tuple[list[Image], list[Finding], list[Problem]]:
+def _walk_layout(root: Path, where: str, for_training: bool) -> tuple[list[Image], list[Finding], list[Problem]]:
     folders = _visible_folders(root)
     named = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
     problems: list[Problem] = []
@@ -116,6 +117,7 @@ def _walk_layout(root: Path, where: str) -> tuple[list[Image], list[Finding], li
     images: list[Image] = []
     problems += _sort_out_loose(root, root, where, others)
     split_layout = any(folder.name.lower() == "train" for folder in named)
+    split_layout |= not for_training and bool(named) and named == folders  # test/ alone is enough to measure on
     if not split_layout:
         for folder in folders:
             images += _walk_class(root, folder, None, others)

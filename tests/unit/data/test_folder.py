@@ -197,6 +197,19 @@ def test_evaluation_accepts_one_class_with_one_image(tmp_path: Path) -> None:
     assert sound(tmp_path, for_training=False).classes == ("cat",)
 
 
+def test_evaluation_needs_no_train_beside_test(tmp_path: Path) -> None:
+    put(tmp_path, "test/cat/1.png", "test/dog/1.png", "val/cat/2.png")
+    found = sound(tmp_path, for_training=False)
+    assert found.classes == ("cat", "dog")
+    assert [image.split for image in found.images] == ["test", "test", "val"]
+
+
+def test_evaluation_takes_no_class_beside_a_split(tmp_path: Path) -> None:
+    put(tmp_path, "test/cat/1.png", "dog/1.png")
+    _, problems = list_folder(tmp_path, for_training=False)
+    assert problems[0].found == "has test but no train; looked for train/CLASS/images"
+
+
 def test_every_unreadable_image_is_a_problem(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "cat/bad.jpg").write_text("x")
