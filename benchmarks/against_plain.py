@@ -39,7 +39,7 @@ from autotl.settings import Budget, FitSettings
 from autotl.space.files import load_space
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SearchSpace
-from autotl.tasking import count_views, make_task
+from autotl.tasking import make_task
 from autotl.train import device
 from autotl.train.cache import DiskCache
 from autotl.train.loop import Diverged, EpochReport, FineTuning
@@ -85,7 +85,7 @@ def prepared(folder: Path, epochs: int) -> Iterator[tuple[TrainingTask, SearchSp
         # The very task of a fit, and not one that is like it.
         task = make_task(fitting.call, ground, probed, space, (), Slots(1, 1, 0.0), time.time() + TIMEOUT)
         torch.set_num_threads(1)
-        yield replace(task, max_t=epochs, n_views=count_views(epochs)), space
+        yield replace(task, max_t=epochs), space
 
 
 def run_trial(task: TrainingTask, config: Config) -> Outcome:
