@@ -20,8 +20,8 @@ ROOM_PER_CLASS = 40
 """Small and similar data: the last stages are trained where frozen features leave room for it.
 
 That is where the linear probe of the best backbone is wrong on at least the share `ROOM` of the images, and the median
-class has so many images. The share has the lowest regret of those tried, see benchmarks/table; of images a class, 20 are
-too few there and 60 enough.
+class has so many images. The share has the lowest regret of those tried, see benchmarks/table; there 20 images a class
+are too few, and 60 enough.
 """
 
 Strategy = Literal["feature extraction", "freeze the first stages, train the rest", "fine-tune everything"]
