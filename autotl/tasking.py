@@ -14,16 +14,18 @@ from autotl.train.cost import base_depth, measure_backbones
 from autotl.train.prepare import save_head
 from autotl.train.probe import START_FLOOR, Probe, fit_probe
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
-from autotl.tune.pace import predictor
+from autotl.tune.pace import Predict, predictor
 from autotl.tune.runner import Slots, local_cpus
 
 BASE_BYTES = 4 * 2**30
 """Largest size of the views from which deeper ones are computed."""
-N_VIEWS = 4
+FEWEST_VIEWS, MOST_VIEWS = 3, 4
 """Augmented views of the training images that are cached for a frozen prefix.
 
 On hand signs, two cost half a point of accuracy against views that are new in every epoch; so did three at depth 4.
 """
+VIEWS_SHARE = 0.2
+"""The most views are computed if those of a trial take at most this share of the time."""
 
 
 def make_task(
@@ -56,7 +58,7 @@ def make_task(
         backbones=_backbone_files(call, ground, probed, space),
         precision=ground.precision,
         max_t=MOST,
-        n_views=N_VIEWS,
+        n_views=MOST_VIEWS,
         cache_dir=str(call.cache.folder),
         cache_limit=call.cache.limit,
         data_fingerprint=ground.dataset.image_fingerprint(),
@@ -65,8 +67,25 @@ def make_task(
         threads=slots.cpus,
         provenance=ground.provenance,
     )
-    max_t = epochs(space, start_points, predictor(task), deadline - time.time())
-    return replace(task, max_t=max_t)
+    left = deadline - time.time()
+    max_t = epochs(space, start_points, predictor(task), left)
+    return replace(task, max_t=max_t, n_views=count_views(start_points, max_t, predictor(task), left))
+
+
+def count_views(start_points: Sequence[Config], max_t: int, predict: Predict, seconds: float) -> int:
+    """How many views fit the time.
+
+    Args:
+        start_points: the first stands for the trials to come.
+        max_t: epochs of a full trial.
+        predict: seconds of a trial with `MOST_VIEWS`, see `autotl.tune.pace`.
+        seconds: for the search.
+    """
+    if not start_points:
+        return MOST_VIEWS
+    first = start_points[0]
+    views = predict(first, max_t, 0) - predict(first, max_t, first["freeze_depth"])
+    return MOST_VIEWS if views <= VIEWS_SHARE * seconds else FEWEST_VIEWS
 
 
 def _backbone_files(
@@ -78,7 +97,7 @@ def _backbone_files(
         len(ground.dataset.classes),
         ground.precision,
     )
-    n_viewed = N_VIEWS * len(ground.dataset.indices("train")) + len(ground.dataset.indices("val"))
+    n_viewed = MOST_VIEWS * len(ground.dataset.indices("train")) + len(ground.dataset.indices("val"))
     files = {}
     for one in searched:
         name = one.evidence.name

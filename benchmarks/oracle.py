@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from ready import LITE0, LITE1, LITE2, ReadySet, make_ready
 
 from autotl.rundir import fingerprint
-from autotl.tasking import N_VIEWS
+from autotl.tasking import MOST_VIEWS
 from autotl.train.cache import default_folder
 from autotl.train.device import keep_freed_memory
 from autotl.train.loop import Diverged, FineTuning
@@ -290,7 +290,7 @@ def _task(cell: Cell, epochs: int, ready: ReadySet) -> TrainingTask:
         backbones={LITE0: replace(files, head=str(ready.head(cell.cut)))},
         precision=ready.facts["precision"],
         max_t=epochs,
-        n_views=N_VIEWS,
+        n_views=MOST_VIEWS,
         cache_dir=str(default_folder()),
         cache_limit=VIEWS_LIMIT,
         data_fingerprint=ready.facts["fingerprint"],

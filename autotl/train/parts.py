@@ -8,8 +8,8 @@ import torch
 
 PART = 16
 """Images of a part at most: more take memory in proportion and are no faster."""
-PART_BYTES = 512 * 2**20
-"""What the activations of a part may take: a GiB for two trials. Halving a part costs a twentieth of the speed."""
+PART_BYTES = 256 * 2**20
+"""What the activations of a part may take. Halving a part costs a twentieth of the speed."""
 
 
 def choose_part(loss: Callable[[int], torch.Tensor]) -> int:
