@@ -67,9 +67,9 @@ def make_task(
         threads=slots.cpus,
         provenance=ground.provenance,
     )
-    left = deadline - time.time()
-    max_t = epochs(space, start_points, predictor(task), left)
-    return replace(task, max_t=max_t, n_views=count_views(start_points, max_t, predictor(task), left))
+    predict, left = predictor(task), deadline - time.time()
+    max_t = epochs(space, start_points, predict, left)
+    return replace(task, max_t=max_t, n_views=count_views(start_points, max_t, predict, left))
 
 
 def count_views(start_points: Sequence[Config], max_t: int, predict: Predict, seconds: float) -> int:

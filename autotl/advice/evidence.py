@@ -104,6 +104,7 @@ def probe_backbone(
     )
     found = forecast(features, probe, balanced=balanced)
     scored = all_metrics(found.probe, found.labels)
+    held_back = all_metrics(probe.probabilities(features.val), features.val_labels) if found.folded else scored
     of_probe = score_draws(found.probe, found.labels, metric)
     draws = (of_probe + score_draws(found.neighbours, found.labels, metric)) / 2
     some = stratified_order(features.train_labels, 0)[:TRANSFERABILITY_ROWS]
@@ -112,7 +113,7 @@ def probe_backbone(
         metric=metric,
         probe_score=score_of(scored, metric),
         knn_score=score_of(all_metrics(found.neighbours, found.labels), metric),
-        probe_metrics=all_metrics(probe.probabilities(features.val), features.val_labels),
+        probe_metrics=held_back,
         top1=top1,
         images_per_second=images_per_second,
         n_stages=n_stages,

@@ -109,13 +109,13 @@ def forecast(features: LabelledFeatures, probe: Probe, *, balanced: bool) -> For
         probe: fitted on the training images, its strength chosen on the validation images.
         balanced: as for `fit_probe`.
     """
-    rows = np.concatenate([features.train, features.val])
     labels = np.concatenate([features.train_labels, features.val_labels])
-    if len(rows) > FOLDED_IMAGES or np.bincount(labels, minlength=features.n_classes).min() < FOLDS:
+    if len(labels) > FOLDED_IMAGES or np.bincount(labels, minlength=features.n_classes).min() < FOLDS:
         neighbours = knn_probabilities(features.train, features.train_labels, features.val, features.n_classes)
         return Forecasts(probe.probabilities(features.val), neighbours, features.val_labels, folded=False)
     from sklearn.model_selection import StratifiedKFold
 
+    rows = np.concatenate([features.train, features.val])
     of_probe, of_neighbours = (np.empty((len(rows), features.n_classes), dtype=np.float32) for _ in range(2))
     for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(rows, labels):
         head = fit_head(rows[seen], labels[seen], probe.strength, balanced=balanced)

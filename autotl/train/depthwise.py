@@ -35,6 +35,8 @@ def weight_gradient(
         Shape and type of `weight`.
     """
     channels, _, height, width = weight.shape
+    if width <= PIECE:
+        return _native_weight_gradient(gradient, x, weight, stride, padding)
     padded = F.pad(x, (padding[1], padding[1])) if padding[1] else x
     result = torch.empty_like(weight)
     for left in range(0, width, PIECE):
@@ -99,10 +101,8 @@ class _Depthwise(torch.autograd.Function):
         into_input = into_weight = None
         if ctx.needs_input_grad[0]:
             into_input = input_gradient(gradient, weight, x.shape, stride, padding)
-        if ctx.needs_input_grad[1] and weight.shape[3] > PIECE:
+        if ctx.needs_input_grad[1]:
             into_weight = weight_gradient(gradient, x, weight, stride, padding)
-        elif ctx.needs_input_grad[1]:
-            into_weight = _native_weight_gradient(gradient, x, weight, stride, padding)
         return into_input, into_weight, None, None
 
 
@@ -141,10 +141,10 @@ def _slow_call(
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
     strides, paddings = _pair(stride), _pair(padding)
     detour = max(strides) > 1 or weight.shape[3] > PIECE
-    if any(pad >= side for pad, side in zip(paddings, weight.shape[2:], strict=True)):
-        return None  # never in a model: its rims would see nothing but padding
     trained = input.requires_grad or weight.requires_grad
-    if dtype != torch.bfloat16 or _pair(dilation) != (1, 1) or not detour or not trained:
+    # No model pads by a whole kernel: the rims of its output would see nothing but padding.
+    fits = all(pad < side for pad, side in zip(paddings, weight.shape[2:], strict=True))
+    if dtype != torch.bfloat16 or _pair(dilation) != (1, 1) or not (detour and trained and fits):
         return None
     return input.to(dtype), weight.to(dtype), bias, strides, paddings
 
