@@ -16,6 +16,11 @@ pytestmark = pytest.mark.usefixtures("_elsewhere")
 Capture = pytest.CaptureFixture[str]
 
 
+def heads_of(capsys: Capture) -> list[str]:
+    """The first line of each problem that was printed since the last call."""
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+
+
 # -- fit, advise, predict and evaluate ---------------------------------------------------------------------------
 
 
@@ -67,8 +72,7 @@ def test_fit_lists_every_problem_of_a_space_file_with_those_of_the_rest(tmp_path
     text = (spaces_dir() / "quick.toml").read_text("utf-8").replace("max_t = 3", "max_t = 0")
     (tmp_path / "mine.toml").write_text(text.replace("[batch_size]\nchoices = [32]", "[batch_size]\nchoices = [1]"))
     assert main(["fit", "photos", "--timeout", "soon", "--space", "mine.toml"]) == 2
-    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
-    assert heads == [
+    assert heads_of(capsys) == [
         "  - timeout: not a duration",
         "  - mine.toml: max_t: 0",
         "  - mine.toml: [batch_size] choices: 1",
@@ -79,8 +83,7 @@ def test_fit_lists_every_problem_of_a_space_file_with_those_of_the_rest(tmp_path
 @pytest.mark.usefixtures("_fitting")
 def test_advise_lists_the_problems_of_every_kind(capsys: Capture) -> None:
     assert main(["advise", "photos", "--metric", "acc", "--seed", "-1", "--backbone", "zzzzzqqq"]) == 2
-    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
-    assert heads == [
+    assert heads_of(capsys) == [
         "  - metric: 'acc'",
         "  - seed: -1",
         "  - backbones 'zzzzzqqq': unknown to autotl's catalog and to timm",
@@ -92,8 +95,7 @@ def test_advise_lists_the_problems_of_every_kind(capsys: Capture) -> None:
 def test_sources_are_looked_at_with_everything_else(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "photos_only").mkdir()
     assert main(["fit", "photos", "--source", "gone", "--source", "photos_only", "--seed", "-1"]) == 2
-    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
-    assert heads == [
+    assert heads_of(capsys) == [
         "  - seed: -1",
         "  - source gone: no such folder",
         "  - source photos_only: is not a run folder (no model/model.json)",
@@ -115,8 +117,7 @@ def test_yardstick_build_lists_every_problem(tmp_path: Path, capsys: Capture) ->
     (tmp_path / "own.npz").touch()
     options = "--images photos --backbone zzzzzqqq --output own.npz"
     assert main(["yardstick", "build", *options.split()]) == 2
-    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
-    assert heads == [
+    assert heads_of(capsys) == [
         "  - images photos: no such folder",
         "  - backbones 'zzzzzqqq': unknown to autotl's catalog and to timm",
         "  - output own.npz: exists already",
@@ -142,7 +143,7 @@ def test_a_yardstick_that_cannot_be_read_is_told_with_the_rest(
     if content is not None:
         (tmp_path / "own.npz").write_bytes(content)
     assert main(["advise", "photos", "--yardstick", "own.npz", "--seed", "-1"]) == 2
-    heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+    heads = heads_of(capsys)
     found = "no such file" if content is None else "cannot be read ("
     assert [heads[0], heads[2]] == ["  - seed: -1", "  - dataset photos: no such folder"]
     assert heads[1].startswith(f"  - yardstick own.npz: {found}")
@@ -158,6 +159,6 @@ def test_a_yardstick_whose_backbone_is_not_here_is_told(
     for file, backbone in (("hub.npz", "convnext_tiny.fb_in1k"), ("gone.npz", "resnet18.a1_in1k=gone.pth")):
         save_yardstick(make_yardstick("source", backbone, rows, names), tmp_path / file)
         assert main(["advise", "photos", "--yardstick", file]) == 2
-        heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
+        heads = heads_of(capsys)
         assert heads[0].startswith(f"  - yardstick {file}: {backbone}: ")
         assert len(heads) == 2

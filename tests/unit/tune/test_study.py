@@ -17,19 +17,7 @@ Space = Callable[..., SearchSpace]
 Make = Callable[..., StudySearch]
 STAGES = {"shallow": 5, "deep": 9}
 SAME_STAGES = {"shallow": 8, "deep": 8}
-POINT = {
-    "backbone": "deep",
-    "initial_weights": "pretrained",
-    "freeze_depth": 4,
-    "learning_rate_factor": 0.1,
-    "head_learning_rate_factor": 0.2,
-    "layer_decay": 0.8,
-    "weight_decay": 0.02,
-    "augmentation": "medium",
-    "label_smoothing": 0.05,
-    "batch_size": 32,
-}
-SCRATCH = POINT | {"initial_weights": "scratch", "freeze_depth": 0, "layer_decay": 1.0}
+FROM_SCRATCH = {"initial_weights": "scratch", "freeze_depth": 0, "layer_decay": 1.0}
 
 
 def study(seed: int = 0) -> optuna.Study:
@@ -105,19 +93,21 @@ def test_rates_are_spread_over_a_log_scale(space: Space) -> None:
     assert 75 < below < 125
 
 
-def test_depths_of_backbones_with_as_many_stages_share_a_name(space: Space) -> None:
+def test_depths_of_backbones_with_as_many_stages_share_a_name(point: dict[str, Any], space: Space) -> None:
     assert depth_name("freeze_depth", 8, several=False) == "freeze_depth"
     assert depth_name("freeze_depth", 8, several=True) == "freeze_depth_of_8"
-    assert "freeze_depth" in to_optuna(POINT, space(), SAME_STAGES)
-    assert "freeze_depth_of_9" in to_optuna(POINT, space(), STAGES)
+    assert "freeze_depth" in to_optuna(point, space(), SAME_STAGES)
+    assert "freeze_depth_of_9" in to_optuna(point, space(), STAGES)
 
 
 @pytest.mark.parametrize("stages", [STAGES, SAME_STAGES], ids=["different", "same"])
-@pytest.mark.parametrize("point", [POINT, POINT | {"backbone": "shallow", "freeze_depth": 0}, SCRATCH])
-def test_an_enqueued_config_comes_back(space: Space, point: dict[str, Any], stages: dict[str, int]) -> None:
-    asked = study()
-    asked.enqueue_trial(to_optuna(point, space(), stages))
-    assert suggest_config(asked.ask(), space(), stages) == point
+@pytest.mark.parametrize("change", [{}, {"backbone": "shallow", "freeze_depth": 0}, FROM_SCRATCH])
+def test_an_enqueued_config_comes_back(
+    space: Space, point: dict[str, Any], change: dict[str, Any], stages: dict[str, int]
+) -> None:
+    asked, config = study(), point | change
+    asked.enqueue_trial(to_optuna(config, space(), stages))
+    assert suggest_config(asked.ask(), space(), stages) == config
 
 
 def test_any_suggested_config_comes_back(space: Space) -> None:
@@ -147,11 +137,11 @@ def test_a_remembered_config_is_the_point_of_the_space_and_nothing_else(make: Ma
     assert set(search.configs["t0"]) == set(PARAMETERS)
 
 
-def test_start_points_come_first_and_in_order_and_once(make: Make) -> None:
-    second = POINT | {"backbone": "shallow", "freeze_depth": 2}
+def test_start_points_come_first_and_in_order_and_once(point: dict[str, Any], make: Make) -> None:
+    second = point | {"backbone": "shallow", "freeze_depth": 2}
     # The third is the first after clipping: there are no 99 stages.
-    deepest = POINT | {"freeze_depth": 9}
-    search = make(start_points=[deepest, second, POINT | {"freeze_depth": 99}, second])
+    deepest = point | {"freeze_depth": 9}
+    search = make(start_points=[deepest, second, point | {"freeze_depth": 99}, second])
     found = [search.suggest(f"t{place}") for place in range(4)]
     for config, wanted in zip(found[:2], [deepest, second], strict=True):
         assert {name: config[name] for name in PARAMETERS} == wanted
@@ -159,19 +149,19 @@ def test_start_points_come_first_and_in_order_and_once(make: Make) -> None:
     assert all({name: config[name] for name in PARAMETERS} not in (deepest, second) for config in found[2:])
 
 
-def test_start_points_outside_the_space_are_clipped(make: Make, space: Space) -> None:
-    search = make(start_points=[POINT | {"weight_decay": 5.0, "augmentation": "wild", "backbone": "unknown"}])
+def test_start_points_outside_the_space_are_clipped(point: dict[str, Any], make: Make, space: Space) -> None:
+    search = make(start_points=[point | {"weight_decay": 5.0, "augmentation": "wild", "backbone": "unknown"}])
     config = search.suggest("t0")
     assert space().contains(config, STAGES)
     assert (config["weight_decay"], config["augmentation"], config["backbone"]) == (0.1, "none", "shallow")
     assert search.origin("t0") == "advice"
 
 
-def test_a_start_point_from_scratch_is_tried_as_it_is(make: Make) -> None:
-    search = make(start_points=[POINT, SCRATCH])
+def test_a_start_point_from_scratch_is_tried_as_it_is(point: dict[str, Any], make: Make) -> None:
+    search = make(start_points=[point, point | FROM_SCRATCH])
     search.suggest("t0")
     config = search.suggest("t1")
-    assert {name: config[name] for name in PARAMETERS} == SCRATCH
+    assert {name: config[name] for name in PARAMETERS} == point | FROM_SCRATCH
 
 
 def test_the_origin_of_an_unknown_trial_is_the_search(make: Make) -> None:

@@ -19,18 +19,6 @@ from autotl.tune.study import StudySearch
 
 Space = Callable[..., SearchSpace]
 Make = Callable[..., StudySearch]
-POINT = {
-    "backbone": "deep",
-    "initial_weights": "pretrained",
-    "freeze_depth": 4,
-    "learning_rate_factor": 0.1,
-    "head_learning_rate_factor": 0.2,
-    "layer_decay": 0.8,
-    "weight_decay": 0.02,
-    "augmentation": "medium",
-    "label_smoothing": 0.05,
-    "batch_size": 32,
-}
 
 
 def reopened(tmp_path: Path) -> optuna.Study:
@@ -116,8 +104,8 @@ def test_a_trial_ends_once(make: Make, tmp_path: Path) -> None:
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.9, {})
 
 
-def test_the_result_with_which_a_trial_ends_counts(make: Make, tmp_path: Path) -> None:
-    search = make(start_points=[POINT])
+def test_the_result_with_which_a_trial_ends_counts(point: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    search = make(start_points=[point])
     search.suggest("t0")
     search.on_trial_result("t0", {"score": 0.9, "epoch": 0, "elapsed": 1.0, "status": "stopped"})
     last = {"score": 0.7, "epoch": 1, "elapsed": 2.0, "status": "stopped", "best_score": 0.7}
@@ -131,8 +119,8 @@ def test_the_end_of_an_unknown_trial_is_ignored(make: Make, tmp_path: Path) -> N
     assert reopened(tmp_path).trials == []
 
 
-def test_the_journal_can_be_opened_again(make: Make, tmp_path: Path) -> None:
-    search = make(start_points=[POINT])
+def test_the_journal_can_be_opened_again(point: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    search = make(start_points=[point])
     for place in range(4):
         search.suggest(f"t{place}")
         search.on_trial_complete(f"t{place}", result("completed", best=0.1 * place))
@@ -142,11 +130,11 @@ def test_the_journal_can_be_opened_again(make: Make, tmp_path: Path) -> None:
     assert opened.best_value == pytest.approx(0.3)
     first = tried(tmp_path)[0].user_attrs
     assert first["origin"] == "advice"
-    assert {name: first["config"][name] for name in PARAMETERS} == POINT
+    assert {name: first["config"][name] for name in PARAMETERS} == point
 
 
-def test_two_runs_in_one_journal_are_two_studies(make: Make, tmp_path: Path) -> None:
-    make(start_points=[POINT]).suggest("t0")
+def test_two_runs_in_one_journal_are_two_studies(point: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    make(start_points=[point]).suggest("t0")
     other = make(study_name="run-2")
     other.suggest("t0")
     other.suggest("t1")
@@ -174,9 +162,11 @@ def test_the_sampler_learns_from_completed_trials(make: Make, space: Space) -> N
     assert sum(distance[-20:]) / 20 < 0.6 * 0.5  # by chance 0.5: uniform over two decades around the optimum
 
 
-def test_a_depth_that_lost_twice_is_not_proposed_again(make: Make, space: Space, tmp_path: Path) -> None:
+def test_a_depth_that_lost_twice_is_not_proposed_again(
+    point: dict[str, Any], make: Make, space: Space, tmp_path: Path
+) -> None:
     narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
-    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
+    starts = [point | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
     search = make(space=narrow, start_points=starts, least=lambda: 0.9)
     for place, score in enumerate((0.95, 0.8, 0.7, 0.85)):  # depths 5, 6, 5, 6
         search.suggest(f"t{place}")
@@ -190,14 +180,16 @@ def test_a_depth_that_lost_twice_is_not_proposed_again(make: Make, space: Space,
     assert reasons == {"trials of its kind lost"}
 
 
-def test_a_dearer_depth_that_scores_less_twice_is_not_proposed_again(make: Make, space: Space) -> None:
+def test_a_dearer_depth_that_scores_less_twice_is_not_proposed_again(
+    point: dict[str, Any], make: Make, space: Space
+) -> None:
     narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
-    starts = [POINT | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
+    starts = [point | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
     search = make(space=narrow, start_points=starts, pace=Pace(by_depth, max_t=4), least=lambda: 0.5)
     for place, score in enumerate((0.90, 0.91, 0.89, 0.88)):  # depths 5, 6, 5, 6: all equals of the best
         search.suggest(f"t{place}")
         search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
-        assert {search._lost(POINT | {"freeze_depth": depth, "backbone": "deep"}) for depth in (5, 6)} == {False}
+        assert {search._lost(point | {"freeze_depth": depth, "backbone": "deep"}) for depth in (5, 6)} == {False}
         search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": score})
     assert {search.suggest(f"u{place}")["freeze_depth"] for place in range(20)} == {6}
 
@@ -215,20 +207,20 @@ def test_a_search_in_which_everything_fails_ends(make: Make) -> None:
 # --- what the time left allows
 
 
-def test_nothing_is_proposed_after_the_deadline(make: Make, tmp_path: Path) -> None:
-    search = make(deadline=0.0, start_points=[POINT])
+def test_nothing_is_proposed_after_the_deadline(point: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    search = make(deadline=0.0, start_points=[point])
     assert search.suggest("t0") == "FINISHED"
     assert search.configs == {}
     assert reopened(tmp_path).trials == []
 
 
 def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    point: dict[str, Any], make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
     pace = Pace(by_depth, max_t=4)
     # 4 epochs and the views: 10 + 4 * 10 at depth 0, 14 at depth 9. With 25 s left, only depths from 7 on fit.
-    search = make(deadline=25.0, pace=pace, start_points=[POINT | {"freeze_depth": 9}])
+    search = make(deadline=25.0, pace=pace, start_points=[point | {"freeze_depth": 9}])
     configs = [search.suggest(f"t{place}") for place in range(6)]
     assert all(config["freeze_depth"] >= 7 for config in configs if config != "FINISHED")
     assert sum(config != "FINISHED" for config in configs) > 2
@@ -236,20 +228,24 @@ def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
     assert {trial.state for trial in withdrawn} == {TrialState.FAIL}
 
 
-def test_the_first_start_point_is_tried_even_if_it_may_not_fit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_start_point_is_tried_even_if_it_may_not_fit(
+    point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
-    search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[POINT])
+    search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[point])
     assert search.suggest("t0") != "FINISHED"
-    assert search.expected("t0") == 10.0 + 4 * (10.0 - POINT["freeze_depth"])
+    assert search.expected("t0") == 10.0 + 4 * (10.0 - point["freeze_depth"])
     assert search.suggest("t1") == "FINISHED"
 
 
-def test_when_time_is_short_the_best_trial_is_varied(make: Make, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_time_is_short_the_best_trial_is_varied(
+    point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [0.0]
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
     narrow = space().narrow(backbone=("deep",), freeze_depth=(6, 6), initial_weights=("pretrained",))
     pace = Pace(by_depth, max_t=10)
-    search = make(space=narrow, deadline=100.0, start_points=[POINT | {"freeze_depth": 6}], pace=pace)
+    search = make(space=narrow, deadline=100.0, start_points=[point | {"freeze_depth": 6}], pace=pace)
     best = search.suggest("t0")
     search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 26.0, "status": "stopped"})
     search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
