@@ -22,19 +22,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from cuts import CUTS, CutSet, link_cut, part_of, read_set
-from oracle import FEATURES, FULL, SCRATCH, STRATEGIES, fill_table, read_table
+from cuts import CUTS, CutSet, link_cut, part_of
+from oracle import FEATURES, FULL, SCRATCH, STRATEGIES, fill_table, read_draws, read_table
 from ready import LITE0, ReadySet, make_ready
 from regret import (
     SHIPPED,
+    Draw,
     Row,
+    Rule,
     Thresholds,
+    fair_regret,
     far_grid,
     fit_thresholds,
     follow,
@@ -72,16 +75,21 @@ def rows_of(folders: list[Path], table: Path) -> list[Row]:
         print(f"left out: {problem}")
     if not rows:
         raise SystemExit(f"no row of {table} is complete: run `advice.py table` on")
-    ready = {folder.name: make_ready(read_set(folder), table.parent / "sets") for folder in folders}
-    return [_measured(row, ready[row.set]) for row in rows]
+    found = {(draw.set, draw.seed) for row in rows for draw in row.draws}
+    ready = {
+        (one.name, one.seed): make_ready(one, table.parent / "sets")
+        for one in read_draws(folders)
+        if (one.name, one.seed) in found
+    }
+    return [Row(tuple(_measured(draw, ready[draw.set, draw.seed]) for draw in row.draws)) for row in rows]
 
 
-def _measured(row: Row, ready: ReadySet) -> Row:
-    split, labels = ready.one.splits[row.cut], ready.one.labels
+def _measured(draw: Draw, ready: ReadySet) -> Draw:
+    split, labels = ready.one.splits[draw.cut], ready.one.labels
     seen = np.isin(split, ("train", "val"))
-    best = rank(_evidence(row.cut, ready))[0]
+    best = rank(_evidence(draw.cut, ready))[0]
     return replace(
-        row,
+        draw,
         per_class=float(np.median(np.bincount(labels[seen]))),
         distance=measure_similarity(ready.embeddings(LITE0)[seen], load_yardstick()).distance,
         accuracy=best.accuracy,
@@ -108,10 +116,14 @@ def print_table(rows: Sequence[Row]) -> None:
     names = [strategy.name for strategy in STRATEGIES]
     short = {FEATURES: "probe", f"{FEATURES}, lite1": "lite1", f"{FEATURES}, lite2": "lite2", FULL: "full"}
     heads = " ".join(f"{short.get(name, name.removeprefix('from ')):>8}" for name in names)
-    print(f"\nTest accuracy in %; epochs: {_epochs()}\n{'set':<14} {'cut':<11} {'distance':>8} {heads}  best")
+    print(f"\nTest accuracy in %; epochs: {_epochs()}\n{'set':<14} {'cut':<11} draws {'distance':>8} {heads}  best")
     for row in rows:
-        cells = " ".join(f"{100 * row.test[name]:8.2f}" if name in row.test else f"{'-':>8}" for name in names)
-        print(f"{row.set:<14} {row.cut:<11} {row.distance:8.3f} {cells}  {row.best}")
+        cells = " ".join(_cell_text([draw.test[name] for draw in row.draws if name in draw.test]) for name in names)
+        print(f"{row.set:<14} {row.cut:<11} {len(row.draws):5d} {row.distance:8.3f} {cells}  {row.best}")
+
+
+def _cell_text(accuracies: Sequence[float]) -> str:
+    return f"{100 * statistics.fmean(accuracies):8.2f}" if accuracies else f"{'-':>8}"
 
 
 def _epochs() -> str:
@@ -141,34 +153,47 @@ def ask_advice(one: CutSet, cut: str) -> Advice:
         return autotl.advise(root, timeout=60, backbones=list(_PROBES), metric="accuracy")
 
 
+def ask_about(rows: Sequence[Row], sets: dict[tuple[str, int], CutSet]) -> dict[tuple[str, str, int], str]:
+    """The advised strategy of every draw by set, cut and seed."""
+    draws = [draw for row in rows for draw in row.draws]
+    return {
+        (draw.set, draw.cut, draw.seed): advised_strategy(ask_advice(sets[draw.set, draw.seed], draw.cut))
+        for draw in draws
+    }
+
+
 def print_regret(folders: list[Path], table: Path) -> None:
     """Regret of the advice and of plain rules, and whether similarity orders the sets by what fine-tuning gains."""
     rows = rows_of(folders, table)
     print_table(rows)
-    sets = {folder.name: read_set(folder) for folder in folders}
-    advised = {(row.set, row.cut): advised_strategy(ask_advice(sets[row.set], row.cut)) for row in rows}
+    advised = ask_about(rows, {(one.name, one.seed): one for one in read_draws(folders)})
     top = _PROBES[max(_PROBES, key=lambda name: find_entry(name).top1)]
-    rules: dict[str, Callable[[Row], str]] = {
-        "the advice": lambda row: advised[row.set, row.cut],
-        "always features": lambda row: FEATURES,
-        "always full": lambda row: FULL,
-        "ImageNet's best": lambda row: top,
+    rules: dict[str, Rule] = {
+        "the advice": lambda draw: advised[draw.set, draw.cut, draw.seed],
+        "always features": lambda draw: FEATURES,
+        "always full": lambda draw: FULL,
+        "ImageNet's best": lambda draw: top,
         "best on val": on_validation,
     }
     print(f"\nRegret in points of test accuracy\n{'set':<14} {'cut':<11} " + " ".join(f"{name:>16}" for name in rules))
     for row in rows:
-        values = " ".join(f"{regret(row, rule(row)):16.2f}" for rule in rules.values())
-        print(f"{row.set:<14} {row.cut:<11} {values}  advised: {advised[row.set, row.cut]}")
+        values = " ".join(f"{regret(row, rule):16.2f}" for rule in rules.values())
+        told = "; ".join(dict.fromkeys(map(rules["the advice"], row.draws)))
+        print(f"{row.set:<14} {row.cut:<11} {values}  advised: {told}")
     _print_totals(rows, rules)
     _print_correlations(rows)
 
 
-def _print_totals(rows: Sequence[Row], rules: dict[str, Callable[[Row], str]]) -> None:
-    for cut in (*CUTS, None):
-        chosen = [row for row in rows if cut in (row.cut, None)]
-        for name, summary in (("mean", statistics.fmean), ("worst", max)) if chosen else ():
-            values = [summary([regret(row, rule(row)) for row in chosen]) for rule in rules.values()]
-            print(f"{name:<14} {cut or 'all':<11} " + " ".join(f"{value:16.2f}" for value in values))
+def _print_totals(rows: Sequence[Row], rules: dict[str, Rule]) -> None:
+    """Means and maxima; "fair" is against the strategy that is best on the other draw of the set."""
+    twice = [row for row in rows if len(row.draws) > 1]
+    for name, measure, some in (("", regret, rows), ("fair ", fair_regret, twice)):
+        for cut in (*CUTS, None):
+            chosen = [row for row in some if cut in (row.cut, None)]
+            columns = [[measure(row, rule) for row in chosen] for rule in rules.values()]
+            for what, summary in (("mean", statistics.fmean), ("worst", max)) if chosen else ():
+                values = " ".join(f"{summary(column):16.2f}" for column in columns)
+                print(f"{name + what:<14} {cut or 'all':<11} {values}  of {len(chosen)} rows")
 
 
 def _print_correlations(rows: Sequence[Row]) -> None:
@@ -205,12 +230,13 @@ def print_thresholds(folders: list[Path], table: Path) -> None:
     print(f"\nAlong the distance, the others as fitted\n{'far':>8} {'regret':>8}")
     for far in sorted(set(far_grid(rows))):
         print(f"{far:8.4f} {mean_regret(replace(fitted, far=far), rows):8.2f}")
-    print(f"\n{'set':<14} {'cut':<11} {'images':>6} {'distance':>8} best stage  fitted strategy, best")
+    print(f"\n{'set':<14} {'cut':<11} seed {'images':>6} {'distance':>8} best stage  fitted strategy, best")
     for row in sorted(rows, key=lambda row: row.distance):
-        stage = max(row.stages, key=lambda depth: row.stages[depth])
-        probes = f"{stage}: {row.stages[stage]:.3f} ({row.val[FEATURES]:.3f})"
-        told = f"{row.set:<14} {row.cut:<11} {row.n_images:6d} {row.distance:8.3f} {probes}"
-        print(f"{told}  {follow(fitted, row)}, {row.best}")
+        for draw in row.draws:
+            stage = max(draw.stages, key=lambda depth: draw.stages[depth])
+            probes = f"{stage}: {draw.stages[stage]:.3f} ({draw.val[FEATURES]:.3f})"
+            told = f"{draw.set:<14} {draw.cut:<11} {draw.seed:4d} {draw.n_images:6d} {draw.distance:8.3f} {probes}"
+            print(f"{told}  {follow(fitted, draw)}, {row.best}")
 
 
 def _say(one: Thresholds) -> str:

@@ -65,6 +65,7 @@ class CutSet:
         paths: relative to `root`; places in here are the rows of the pixel store.
         labels: shape (images,).
         splits: for each cut, "train", "val", "test" or "" (not in it), shape (images,).
+        seed: of the draws.
     """
 
     name: str
@@ -73,10 +74,11 @@ class CutSet:
     paths: tuple[str, ...]
     labels: Integers
     splits: dict[str, NDArray[np.str_]]
+    seed: int = 0
 
 
 def read_set(folder: Path, seed: int = 0) -> CutSet:
-    """List a folder and cut it.
+    """List a folder and cut it; `seed` decides which images are drawn, for testing, too, where the set has no test/.
 
     Raises:
         SystemExit: with every problem of the folder.
@@ -95,7 +97,7 @@ def read_set(folder: Path, seed: int = 0) -> CutSet:
         split[rows[stratified_holdout(labels[rows], np.arange(len(rows)), VAL_SHARE, seed)]] = "val"
         splits[cut] = split[used]
     paths = tuple(images[row].path for row in used)
-    return CutSet(folder.name, folder, classes, paths, labels[used], splits)
+    return CutSet(folder.name, folder, classes, paths, labels[used], splits, seed)
 
 
 def part_of(folder: Path, most: int, seed: int = 0) -> CutSet:
@@ -107,7 +109,7 @@ def part_of(folder: Path, most: int, seed: int = 0) -> CutSet:
     classes, images, labels = _listed(folder)
     rows = draw(labels, np.arange(len(images)), lambda counts: proportional(counts, most), seed)
     paths = tuple(images[row].path for row in rows)
-    return CutSet(folder.name, folder, classes, paths, labels[rows], {"all": np.full(len(rows), "train")})
+    return CutSet(folder.name, folder, classes, paths, labels[rows], {"all": np.full(len(rows), "train")}, seed)
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], list[Image], Integers]:

@@ -74,7 +74,7 @@ def make_ready(one: CutSet, work: Path) -> ReadySet:
     Raises:
         SystemExit: if the folder is no longer what the table was begun with.
     """
-    folder = work / one.name
+    folder = work / f"{one.name}-{one.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [(one.root / path).stat().st_size for path in one.paths]
     splits = {cut: split.tolist() for cut, split in one.splits.items()}

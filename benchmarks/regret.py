@@ -1,7 +1,7 @@
 """What the oracle table says of advice: regret, rank correlation with similarity, and thresholds fitted to it.
 
 The oracle is the best of several accuracies on a few hundred test images, and so partly the luckiest: every regret is
-somewhat too high, for all rules alike. Compare rules with one another.
+somewhat too high, for all rules alike. Compare rules with one another, or see `fair_regret`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from oracle import FEATURES, STRATEGIES
 from scipy.stats import kendalltau, spearmanr
 
+from autotl.advice.advisor import depth_of
 from autotl.advice.scenario import LARGE_IMAGES, ROOM, choose_scenario, choose_strategy
 from autotl.advice.similarity import FAR
 
@@ -33,14 +36,15 @@ TUNED = tuple(name for depth, name in DEPTHS.items() if depth < N_STAGES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """A set at a cut.
+class Draw:
+    """A set at a cut, its images drawn with a seed.
 
     Attributes:
-        set, cut: which.
+        set, cut, seed: which.
         n_images: training and validation images.
         n_val: validation images.
-        val, test: accuracy by strategy, at the learning rate that is best on the validation images.
+        val, test: accuracy by strategy, at the learning rate that is best on the validation images; 0 where each
+            diverged.
         stages: validation accuracy of the stage probes by freeze depth.
         per_class: training and validation images of the median class; NaN, as what follows, before it is measured.
         distance: to ImageNet.
@@ -50,6 +54,7 @@ class Row:
 
     set: str
     cut: str
+    seed: int
     n_images: int
     n_val: int
     val: dict[str, float]
@@ -60,54 +65,80 @@ class Row:
     accuracy: float = math.nan
     probe: str = FEATURES
 
+
+Rule = Callable[[Draw], str]
+"""Which strategy to follow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A set at a cut: what strategies give is their mean over the draws."""
+
+    draws: tuple[Draw, ...]
+
     @property
+    def set(self) -> str:
+        """Which set."""
+        return self.draws[0].set
+
+    @property
+    def cut(self) -> str:
+        """Which cut."""
+        return self.draws[0].cut
+
+    @property
+    def distance(self) -> float:
+        """To ImageNet, mean of the draws."""
+        return fmean(draw.distance for draw in self.draws)
+
+    @cached_property
+    def test(self) -> dict[str, float]:
+        """Test accuracy by strategy; of those that every draw has."""
+        names = [name for name in self.draws[0].test if all(name in draw.test for draw in self.draws)]
+        return {name: fmean(draw.test[name] for draw in self.draws) for name in names}
+
+    @cached_property
     def best(self) -> str:
         """The strategy that is best on the test images."""
         return max(self.test, key=lambda name: self.test[name])
 
 
 def to_rows(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
-    """The rows whose cells are all there, and what others lack; second seeds and training from scratch may be missing.
+    """Rows of the draws whose cells are all there, and what others lack; training from scratch may be missing.
 
-    Seeds are averaged. The learning rate is the one with the highest validation accuracy, then the lowest log loss.
+    The learning rate is the one with the highest validation accuracy, then the lowest log loss.
     """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = defaultdict(list)
     for line in lines:
-        groups[line["set"], line["cut"]].append(line)
-    rows, incomplete = [], []
-    for (name, cut), own in sorted(groups.items()):
-        there = {(line["strategy"], line["learning_rate"]) for line in own}
-        wanted = {(one.name, rate) for one in STRATEGIES if not one.scratch for rate in one.factors}
-        if wanted - there:
-            incomplete.append(f"{name}, {cut}: {len(wanted - there)} of {len(wanted)} cells are missing")
-            continue
-        probe = next(line for line in own if line["strategy"] == FEATURES)
-        best = _best_rates([line for line in own if "error" not in line])
-        rows.append(
-            Row(
-                set=name,
-                cut=cut,
-                n_images=probe["n_train"] + probe["n_val"],
-                n_val=probe["n_val"],
-                val={strategy: val for strategy, (val, _) in best.items()},
-                test={strategy: test for strategy, (_, test) in best.items()},
-                stages={int(depth): score for depth, score in probe["stages"].items()},
-            )
-        )
-    return rows, incomplete
+        groups[line["set"], line["cut"], line["seed"]].append(line)
+    draws, incomplete = defaultdict(list), []
+    wanted = {(one.name, rate) for one in STRATEGIES if not one.scratch for rate in one.factors}
+    for (name, cut, seed), own in sorted(groups.items()):
+        missing = wanted - {(line["strategy"], line["learning_rate"]) for line in own}
+        if missing:
+            incomplete.append(f"{name}, {cut}, seed {seed}: {len(missing)} of {len(wanted)} cells are missing")
+        else:
+            draws[name, cut].append(_draw(own))
+    return [Row(tuple(found)) for found in draws.values()], incomplete
 
 
-def _best_rates(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    cells: dict[tuple[str, float], list[Mapping[str, Any]]] = defaultdict(list)
+def _draw(lines: Sequence[Mapping[str, Any]]) -> Draw:
+    best: dict[str, tuple[float, float, float]] = {}
     for line in lines:
-        cells[line["strategy"], line["learning_rate"]].append(line)
-    found: dict[str, tuple[float, float, float]] = {}
-    for (strategy, _), seeds in cells.items():
-        val, loss, test = (
-            float(np.mean([seed[key] for seed in seeds])) for key in ("val_accuracy", "val_log_loss", "test_accuracy")
-        )
-        found[strategy] = max(found.get(strategy, (-math.inf, 0.0, 0.0)), (val, -loss, test))
-    return {strategy: (val, test) for strategy, (val, _, test) in found.items()}
+        name, diverged = line["strategy"], (0.0, -math.inf, 0.0)
+        found = diverged if "error" in line else (line["val_accuracy"], -line["val_log_loss"], line["test_accuracy"])
+        best[name] = max(best.get(name, diverged), found)
+    probe = next(line for line in lines if line["strategy"] == FEATURES)
+    return Draw(
+        set=probe["set"],
+        cut=probe["cut"],
+        seed=probe["seed"],
+        n_images=probe["n_train"] + probe["n_val"],
+        n_val=probe["n_val"],
+        val={name: val for name, (val, _, _) in best.items()},
+        test={name: test for name, (_, _, test) in best.items()},
+        stages={int(depth): score for depth, score in probe["stages"].items()},
+    )
 
 
 # -- regret ----------------------------------------------------------------------------------------------------------
@@ -119,19 +150,32 @@ def strategy_at(depth: int, n_stages: int = N_STAGES) -> str:
     return DEPTHS[min(DEPTHS, key=lambda known: (abs(known - share), -known))]
 
 
-def regret(row: Row, strategy: str) -> float:
-    """Points of test accuracy by which a strategy is behind the row's best cell; one that diverged has 0 %."""
-    return 100 * (row.test[row.best] - row.test.get(strategy, 0.0))
+def regret(row: Row, rule: Rule) -> float:
+    """Points of test accuracy by which a rule is behind the row's best strategy."""
+    return 100 * (row.test[row.best] - fmean(draw.test[rule(draw)] for draw in row.draws))
 
 
-def on_validation(row: Row) -> str:
+def fair_regret(row: Row, rule: Rule) -> float:
+    """The same against the strategy that is best on the other draws, which is not the luckiest on this one.
+
+    NaN where there is one draw; below zero where the rule is better than that strategy.
+    """
+    behind = []
+    for draw in row.draws:
+        others = Row(tuple(one for one in row.draws if one is not draw))
+        best = max(row.test, key=lambda name: others.test[name]) if others.draws else None
+        behind.append(draw.test[best] - draw.test[rule(draw)] if best else math.nan)
+    return 100 * fmean(behind)
+
+
+def on_validation(draw: Draw) -> str:
     """What a search of the whole table would choose: the best strategy on the validation images."""
-    return max(row.val, key=lambda name: row.val[name])
+    return max(draw.val, key=lambda name: draw.val[name])
 
 
 def gain(row: Row) -> float:
     """Points of test accuracy of the best fine-tuning beyond feature extraction, both with lite0."""
-    return 100 * (max(row.test.get(name, 0.0) for name in TUNED) - row.test[FEATURES])
+    return 100 * (max(row.test[name] for name in TUNED) - row.test[FEATURES])
 
 
 # -- correlation -----------------------------------------------------------------------------------------------------
@@ -193,25 +237,22 @@ SHIPPED = Thresholds(FAR, LARGE_IMAGES, math.inf, ROOM)
 ROOMS = (0.02, 0.05, ROOM, 0.15, 0.2, 0.3, math.inf)
 LARGE = (100.0, 250.0, 500.0, math.inf)
 MARGINS = (0.5, 1.0, 1.5, 2.0, 3.0, math.inf)
-_PARTIAL = "freeze the first stages, train the rest"
-_BY_STRATEGY = {"feature extraction": N_STAGES, _PARTIAL: 5, "fine-tune everything": 0}
-_WITH_ROOM = 6
-"""First start points of the advice, of 8 stages."""
 
 
-def follow(thresholds: Thresholds, row: Row) -> str:
+def follow(thresholds: Thresholds, draw: Draw) -> str:
     """The strategy: the scenario's, or a shallower freeze depth where that stage's probe clearly beats the last one's.
 
     Stages after the one whose features serve best are too specific to the source: they are trained.
     """
-    scenario = choose_scenario(row.n_images >= thresholds.large, row.distance < thresholds.far)
-    strategy = choose_strategy(scenario, row.per_class, row.accuracy, thresholds.room)
-    depth = _BY_STRATEGY[strategy] if strategy == scenario.strategy else _WITH_ROOM
-    best = max(row.stages, key=lambda stage: (row.stages[stage], stage))
-    last = row.val[FEATURES]
-    if row.stages[best] - last > 0 and row.stages[best] - last >= thresholds.margin * standard_error(last, row.n_val):
+    scenario = choose_scenario(draw.n_images >= thresholds.large, draw.distance < thresholds.far)
+    strategy = choose_strategy(scenario, draw.per_class, draw.accuracy, thresholds.room)
+    depth = depth_of(scenario, strategy, N_STAGES)
+    best = max(draw.stages, key=lambda stage: (draw.stages[stage], stage))
+    last = draw.val[FEATURES]
+    ahead = draw.stages[best] - last
+    if ahead > 0 and ahead >= thresholds.margin * standard_error(last, draw.n_val):
         depth = min(depth, best)
-    return row.probe if depth == N_STAGES else strategy_at(depth)
+    return draw.probe if depth == N_STAGES else strategy_at(depth)
 
 
 def standard_error(accuracy: float, n: int) -> float:
@@ -222,12 +263,12 @@ def standard_error(accuracy: float, n: int) -> float:
 
 def mean_regret(thresholds: Thresholds, rows: Sequence[Row]) -> float:
     """Over the rows."""
-    return float(np.mean([regret(row, follow(thresholds, row)) for row in rows]))
+    return fmean(regret(row, partial(follow, thresholds)) for row in rows)
 
 
 def far_grid(rows: Sequence[Row]) -> tuple[float, ...]:
     """Between each two distances that occur, below them all and above them all, and the shipped threshold."""
-    seen = np.unique([row.distance for row in rows])
+    seen = np.unique([draw.distance for row in rows for draw in row.draws])
     between: NDArray[np.float64] = (seen[1:] + seen[:-1]) / 2
     return (0.0, *(round(float(value), 4) for value in between), round(float(seen[-1]) * 1.5, 4), FAR)
 

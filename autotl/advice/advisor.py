@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
-
-import numpy as np
 
 from autotl.advice.evidence import BackboneEvidence, is_within_noise, rank
 from autotl.advice.scenario import Scenario, Size, Strategy, choose_scenario, choose_strategy, measure_size
@@ -129,6 +128,23 @@ def advise(
     ]
     points, reasons = (tuple(column) for column in zip(*starts, strict=True))
     return Advice(similarity, size, scenario, strategy, ranked, tuple(statements), points, reasons, source_similarities)
+
+
+def depth_of(scenario: Scenario, strategy: Strategy, n_stages: int) -> int:
+    """The freeze depth that a strategy means: all stages, none, or that of its first start point."""
+    if strategy == "feature extraction":
+        return n_stages
+    if strategy == "fine-tune everything":
+        return 0
+    return _depth(_starts(scenario, strategy)[0][0], n_stages)
+
+
+def _starts(scenario: Scenario, strategy: Strategy) -> tuple[tuple[float, float], ...]:
+    return _STARTS[scenario.number] if strategy == scenario.strategy else _STARTS_WITH_ROOM
+
+
+def _depth(share_frozen: float, n_stages: int) -> int:
+    return math.floor(share_frozen * n_stages)
 
 
 def _nearest(similarity: Similarity, others: tuple[Similarity, ...]) -> Similarity:
@@ -301,9 +317,8 @@ def _start_points(
     freeze everything is no trial: that is the linear probe, which is there already. Probes say where frozen features
     serve best, not what training them gains: on handwritten digits they propose depth 7 (94.4 %), 5 reaches 99 %.
     """
-    best, as_usual = ranked[0], strategy == scenario.strategy
-    starts = _STARTS[scenario.number] if as_usual else _STARTS_WITH_ROOM
-    by_scenario = f"as in scenario {scenario.number}" if as_usual else "the probe leaves room"
+    best, starts = ranked[0], _starts(scenario, strategy)
+    by_scenario = f"as in scenario {scenario.number}" if strategy == scenario.strategy else "the probe leaves room"
     points = [(_point(best, share, factor), by_scenario) for share, factor in starts]
     if best.proposed_depth is not None and best.proposed_depth < best.n_stages:
         same = [place for place, (point, _) in enumerate(points) if point["freeze_depth"] == best.proposed_depth]
@@ -325,7 +340,7 @@ def _point(backbone: BackboneEvidence, share_frozen: float, factor: float) -> di
     return {
         "backbone": backbone.name,
         "initial_weights": "pretrained",
-        "freeze_depth": int(np.floor(share_frozen * backbone.n_stages)),
+        "freeze_depth": _depth(share_frozen, backbone.n_stages),
         "learning_rate_factor": factor,
         "head_learning_rate_factor": factor,
         "layer_decay": 0.8,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from autotl.advice.advisor import Advice, depth_of
 from autotl.advice.wording import difference_text, score_text
 from autotl.result import TrialRecord
 
 if TYPE_CHECKING:
-    from autotl.advice.advisor import Advice
     from autotl.models.saved import ModelCard
 
 
@@ -88,12 +88,7 @@ def look_back(advice: Advice, records: Sequence[TrialRecord], card: ModelCard) -
 
 def advised_depth(advice: Advice) -> int:
     """The freeze depth that the strategy means for the backbone ranked first."""
-    best = advice.backbones[0]
-    if advice.strategy == "feature extraction":
-        return best.n_stages
-    if advice.strategy == "fine-tune everything":
-        return 0
-    return next(int(point["freeze_depth"]) for point in advice.start_points if point["backbone"] == best.name)
+    return depth_of(advice.scenario, advice.strategy, advice.backbones[0].n_stages)
 
 
 def _follows(config: dict[str, Any], backbone: str, depth: int) -> bool:

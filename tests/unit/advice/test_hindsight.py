@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autotl.advice.hindsight import Hindsight, advised_depth, look_back
+from autotl.advice.scenario import choose_scenario
 from autotl.result import Estimate, Status, TrialRecord
 
 STRATEGIES = ("feature extraction", "freeze the first stages, train the rest", "fine-tune everything")
@@ -16,10 +17,9 @@ PARTIAL = STRATEGIES[1]
 
 
 def advice(strategy: str = PARTIAL) -> Any:
-    """`best` with 8 stages before `other` with 5; the first start point freezes 4."""
-    backbones = (SimpleNamespace(name="best", n_stages=8), SimpleNamespace(name="other", n_stages=5))
-    points = ({"backbone": "best", "freeze_depth": 4}, {"backbone": "best", "freeze_depth": 6})
-    return SimpleNamespace(strategy=strategy, backbones=backbones, start_points=points)
+    """`best` with 7 stages before `other` with 5; on small and dissimilar data the first start point freezes 4 of 7."""
+    backbones = (SimpleNamespace(name="best", n_stages=7), SimpleNamespace(name="other", n_stages=5))
+    return SimpleNamespace(strategy=strategy, scenario=choose_scenario(False, False), backbones=backbones)
 
 
 def trial(depth: int, score: float | None, backbone: str = "best", weights: str = "pretrained") -> TrialRecord:
@@ -42,7 +42,7 @@ def text_of(depth: int | None, score: float, *records: TrialRecord, strategy: st
     return look_back(advice(strategy), records, card(depth, score, **changes)).text
 
 
-@pytest.mark.parametrize(("strategy", "depth"), list(zip(STRATEGIES, (8, 4, 0), strict=True)))
+@pytest.mark.parametrize(("strategy", "depth"), list(zip(STRATEGIES, (7, 4, 0), strict=True)))
 def test_a_strategy_means_a_depth(strategy: str, depth: int) -> None:
     assert advised_depth(advice(strategy)) == depth
 
@@ -61,7 +61,7 @@ def test_training_from_scratch_does_not_follow_fine_tuning() -> None:
 
 def test_another_depth_that_won() -> None:
     assert text_of(3, 0.995, trial(4, 0.97), trial(3, 0.995)) == (
-        "Advised: freeze 4 of 8 stages (97.0 %); best: freeze 3 of 8 stages (99.5 %), +2.5 points."
+        "Advised: freeze 4 of 7 stages (97.0 %); best: freeze 3 of 7 stages (99.5 %), +2.5 points."
     )
 
 
@@ -74,24 +74,24 @@ def test_a_difference_within_the_interval_says_so(advised: float, within: bool) 
 
 def test_advice_that_won() -> None:
     assert text_of(4, 0.97, trial(4, 0.97), trial(4, 0.96)) == (
-        "Advised and best: freeze 4 of 8 stages (97.0 %), of 2 trials that followed the advice."
+        "Advised and best: freeze 4 of 7 stages (97.0 %), of 2 trials that followed the advice."
     )
 
 
 def test_advice_that_no_trial_followed() -> None:
     assert text_of(3, 0.97, trial(3, 0.97), trial(4, None)) == (
-        "Advised: freeze 4 of 8 stages, which no trial followed to a score; best: freeze 3 of 8 stages (97.0 %)."
+        "Advised: freeze 4 of 7 stages, which no trial followed to a score; best: freeze 3 of 7 stages (97.0 %)."
     )
 
 
 def test_the_probe_that_won_against_advice() -> None:
-    assert text_of(8, 0.99, trial(4, 0.95), trial(8, 0.99), trial_id="probe-best") == (
-        "Advised: freeze 4 of 8 stages (95.0 %); best: feature extraction by the linear probe (99.0 %), +4.0 points."
+    assert text_of(7, 0.99, trial(4, 0.95), trial(7, 0.99), trial_id="probe-best") == (
+        "Advised: freeze 4 of 7 stages (95.0 %); best: feature extraction by the linear probe (99.0 %), +4.0 points."
     )
 
 
 def test_the_probe_follows_advice_of_feature_extraction() -> None:
-    said = text_of(8, 0.99, trial(8, 0.99), trial(7, 0.98), strategy=STRATEGIES[0], trial_id="probe-best")
+    said = text_of(7, 0.99, trial(7, 0.99), trial(6, 0.98), strategy=STRATEGIES[0], trial_id="probe-best")
     assert said == (
         "Advised and best: feature extraction by the linear probe (99.0 %), of 1 trial that followed the advice."
     )
@@ -100,7 +100,7 @@ def test_the_probe_follows_advice_of_feature_extraction() -> None:
 def test_an_average_that_won_says_so_even_below_the_best_trial() -> None:
     said = text_of(3, 0.97, trial(4, 0.975), trial_id="soup", provenance={"soup": ["a1", "b2"]})
     assert said == (
-        "Advised: freeze 4 of 8 stages (97.5 %); best: freeze 3 of 8 stages, averaged with its equals (97.0 %), "
+        "Advised: freeze 4 of 7 stages (97.5 %); best: freeze 3 of 7 stages, averaged with its equals (97.0 %), "
         "-0.5 points, within the interval."
     )
 
@@ -112,13 +112,13 @@ def test_scratch_that_won() -> None:
 
 def test_another_backbone_that_won_is_named_with_the_advised_one() -> None:
     assert text_of(2, 0.95, trial(4, 0.9), trial(2, 0.95, "other"), backbone="other") == (
-        "Advised: freeze 4 of 8 stages with best (90.0 %); best: freeze 2 of 5 stages with other (95.0 %), +5.0 points."
+        "Advised: freeze 4 of 7 stages with best (90.0 %); best: freeze 2 of 5 stages with other (95.0 %), +5.0 points."
     )
 
 
 def test_the_same_depth_of_another_backbone_is_not_what_was_advised() -> None:
     said = text_of(4, 0.95, trial(4, 0.9), trial(4, 0.95, "other"), backbone="other")
-    assert said.startswith("Advised: freeze 4 of 8 stages with best (90.0 %); best: freeze 4 of 5 stages with other")
+    assert said.startswith("Advised: freeze 4 of 7 stages with best (90.0 %); best: freeze 4 of 5 stages with other")
 
 
 def test_an_own_source_that_won_is_another_backbone_than_the_advised_one_of_its_architecture() -> None:
@@ -128,7 +128,7 @@ def test_an_own_source_that_won_is_another_backbone_than_the_advised_one_of_its_
     looked = look_back(found, (trial(4, 0.9), trial(4, 0.95, "birds/best")), winner)
     assert (looked.followed, looked.winner.backbone, looked.winner.n_stages) == (1, "birds/best", 6)
     assert looked.text == (
-        "Advised: freeze 4 of 8 stages with best (90.0 %); best: freeze 4 of 6 stages with birds/best (95.0 %), "
+        "Advised: freeze 4 of 7 stages with best (90.0 %); best: freeze 4 of 6 stages with birds/best (95.0 %), "
         "+5.0 points."
     )
 
@@ -138,7 +138,7 @@ def test_a_log_loss_is_better_when_lower() -> None:
     found = look_back(advice(), [trial(4, -0.25)], card(3, -0.20, metric="log_loss", validation=interval))
     assert found.within_interval
     assert found.text == (
-        "Advised: freeze 4 of 8 stages (0.2500); best: freeze 3 of 8 stages (0.2000), -0.0500 in log loss, "
+        "Advised: freeze 4 of 7 stages (0.2500); best: freeze 3 of 7 stages (0.2000), -0.0500 in log loss, "
         "within the interval."
     )
 
@@ -147,9 +147,9 @@ def test_it_becomes_plain_json() -> None:
     found: Hindsight = look_back(advice(), [trial(4, 0.97)], card(3, 0.98))
     plain = json.loads(json.dumps(found.to_json()))
     assert plain["advised"] == {
-        "strategy": "freeze 4 of 8 stages",
+        "strategy": "freeze 4 of 7 stages",
         "freeze_depth": 4,
-        "n_stages": 8,
+        "n_stages": 7,
         "backbone": "best",
         "score": 0.97,
     }

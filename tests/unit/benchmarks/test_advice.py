@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,21 +12,20 @@ import advice
 import pytest
 from oracle import FEATURES, STRATEGIES
 from ready import LITE0, LITE2
-from regret import Row
+from regret import Draw, Row
+
+from autotl.advice.scenario import choose_scenario
 
 
-def advised(strategy: str, backbone: str = LITE0, depth: int = 7) -> Any:
-    return SimpleNamespace(
-        strategy=strategy,
-        backbones=[SimpleNamespace(name=backbone, n_stages=8)],
-        start_points=[{"freeze_depth": depth, "backbone": backbone}],
-    )
+def advised(strategy: str, backbone: str = LITE0) -> Any:
+    backbones = [SimpleNamespace(name=backbone, n_stages=8)]
+    return SimpleNamespace(strategy=strategy, scenario=choose_scenario(False, False), backbones=backbones)
 
 
 def test_features_are_those_of_the_advised_backbone_and_depths_those_of_lite0() -> None:
     assert advice.advised_strategy(advised("feature extraction", LITE2)) == f"{FEATURES}, lite2"
-    assert advice.advised_strategy(advised("freeze the first stages, train the rest", LITE2, 4)) == "freeze 4"
-    assert advice.advised_strategy(advised("fine-tune everything", LITE2, 4)) == "full fine-tuning"
+    assert advice.advised_strategy(advised("freeze the first stages, train the rest", LITE2)) == "freeze 5"
+    assert advice.advised_strategy(advised("fine-tune everything", LITE2)) == "full fine-tuning"
 
 
 def rows() -> list[Row]:
@@ -32,21 +33,23 @@ def rows() -> list[Row]:
     found = []
     for place, name in enumerate("abc"):
         test = {one.name: 0.8 for one in STRATEGIES} | {"full fine-tuning": 0.8 + 0.05 * place}
-        found.append(Row(name, "600 images", 600, 120, dict(test), test, {4: 0.7, 6: 0.7}, distance=0.1 * place))
+        draw = Draw(name, "600 images", 0, 600, 120, dict(test), test, {4: 0.7, 6: 0.7}, distance=0.1 * place)
+        found.append(Row((draw, replace(draw, seed=1))))
     return found
 
 
 def test_regret_of_advice_and_plain_rules(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(advice, "rows_of", lambda folders, table: rows())
-    monkeypatch.setattr(advice, "read_set", lambda folder: folder.name)
-    monkeypatch.setattr(advice, "ask_advice", lambda one, cut: advised("freeze the first stages", depth=6))
+    monkeypatch.setattr(advice, "read_draws", lambda folders: [])
+    monkeypatch.setattr(advice, "ask_about", lambda rows, sets: defaultdict(lambda: "freeze 6"))
     advice.print_regret([Path("a"), Path("b"), Path("c")], Path("cells.jsonl"))
     printed = capsys.readouterr().out.splitlines()
     mean, worst = (
-        next(line.split()[2:] for line in printed if line.startswith(f"{name} ")) for name in ("mean", "worst")
+        next(line.split()[3:8] for line in printed if line.startswith(f"{name} ")) for name in ("mean", "worst")
     )
-    assert mean[-5:] == ["5.00", "5.00", "0.00", "5.00", "0.00"]
-    assert worst[-5:] == ["10.00", "10.00", "0.00", "10.00", "0.00"]
+    assert mean == ["5.00", "5.00", "0.00", "5.00", "0.00"]
+    assert worst == ["10.00", "10.00", "0.00", "10.00", "0.00"]
+    assert next(line.split()[4:9] for line in printed if line.startswith("fair mean")) == mean
     assert any("Kendall's tau -1.00" in line and "gain +0.0 to +10.0" in line for line in printed)
 
 

@@ -10,8 +10,11 @@ import pytest
 from oracle import FEATURES, FULL, STRATEGIES
 from regret import (
     SHIPPED,
+    Draw,
     Row,
+    Rule,
     Thresholds,
+    fair_regret,
     fit_thresholds,
     follow,
     gain,
@@ -28,10 +31,20 @@ from regret import (
 NAMES = [strategy.name for strategy in STRATEGIES]
 
 
-def row(name: str = "set", distance: float = 0.01, stages: dict[int, float] | None = None, **test: float) -> Row:
+def draw(name: str = "set", distance: float = 0.01, stages: dict[int, float] | None = None, **test: float) -> Draw:
     """Everything is 50 % but what is named; underscores stand for spaces."""
     accuracy = dict.fromkeys(NAMES, 0.5) | {key.replace("_", " "): value for key, value in test.items()}
-    return Row(name, "cut", 600, 120, dict(accuracy), accuracy, stages or {4: 0.0, 6: 0.0}, distance=distance)
+    return Draw(name, "cut", 0, 600, 120, dict(accuracy), accuracy, stages or {4: 0.0, 6: 0.0}, distance=distance)
+
+
+def row(name: str = "set", distance: float = 0.01, **test: float) -> Row:
+    """One draw."""
+    return Row((draw(name, distance, **test),))
+
+
+def always(strategy: str) -> Rule:
+    """A rule that does not look at the data."""
+    return lambda draw: strategy
 
 
 def lines(**changes: Any) -> list[dict[str, Any]]:
@@ -44,14 +57,26 @@ def lines(**changes: Any) -> list[dict[str, Any]]:
 def test_regret_is_in_points_against_the_best_cell() -> None:
     one = row(freeze_4=0.9, full_fine_tuning=0.8)
     assert one.best == "freeze 4"
-    assert regret(one, "freeze 4") == 0
-    assert regret(one, FEATURES) == pytest.approx(40)
+    assert regret(one, always("freeze 4")) == 0
+    assert regret(one, always(FEATURES)) == pytest.approx(40)
 
 
-def test_a_strategy_that_diverged_loses_everything() -> None:
-    one = row(freeze_4=0.9)
-    del one.test["freeze 6"]
-    assert regret(one, "freeze 6") == pytest.approx(90)
+def test_draws_are_averaged_and_a_rule_may_differ_between_them() -> None:
+    one = Row((draw(freeze_4=0.9, freeze_2=0.8), draw(freeze_4=0.7, freeze_2=0.9, from_scratch=1.0)))
+    del one.draws[0].test["from scratch"]
+    assert one.best == "freeze 2", "not what only one draw has"
+    assert regret(one, always("freeze 4")) == pytest.approx(5)
+    assert regret(one, lambda draw: max(draw.test, key=lambda name: draw.test[name] * (name in one.test))) == (
+        pytest.approx(-5)
+    )
+
+
+def test_fair_regret_is_against_the_best_of_the_other_draw() -> None:
+    one = Row((draw(freeze_4=0.9, freeze_2=0.8), draw(freeze_4=0.7, freeze_2=0.9)))
+    # Freeze 2 is best on the second draw and gives 0.8 on the first; freeze 4 the other way round.
+    assert fair_regret(one, always(FEATURES)) == pytest.approx(100 * ((0.8 + 0.7) / 2 - 0.5))
+    assert fair_regret(one, always("freeze 2")) == pytest.approx(-10)
+    assert math.isnan(fair_regret(row(), always(FEATURES)))
 
 
 def test_gain_may_be_negative_and_leaves_scratch_and_larger_backbones_out() -> None:
@@ -67,8 +92,8 @@ def test_the_learning_rate_is_chosen_on_validation_not_on_test() -> None:
             line |= {"val_accuracy": 0.7 if good else 0.6, "test_accuracy": 0.65 if good else 0.95}
     (one,), incomplete = to_rows(table)
     assert one.test["freeze 4"] == 0.65
-    assert one.n_images == 100
-    assert one.stages == {4: 0.3, 6: 0.4}
+    assert one.draws[0].n_images == 100
+    assert one.draws[0].stages == {4: 0.3, 6: 0.4}
     assert incomplete == []
 
 
@@ -80,9 +105,10 @@ def test_equal_validation_accuracy_is_decided_by_log_loss() -> None:
     assert to_rows(table)[0][0].test[FULL] == 0.8
 
 
-def test_seeds_are_averaged() -> None:
-    second = [line | {"seed": 1, "test_accuracy": 0.7} for line in lines() if line["strategy"] == "freeze 2"]
-    assert to_rows([*lines(), *second])[0][0].test["freeze 2"] == pytest.approx(0.6)
+def test_seeds_are_draws_of_a_row_and_averaged() -> None:
+    (one,), _ = to_rows([*lines(), *lines(seed=1, test_accuracy=0.7)])
+    assert [draw.seed for draw in one.draws] == [0, 1]
+    assert one.test["freeze 2"] == pytest.approx(0.6)
 
 
 def test_a_row_without_all_its_cells_is_left_out_aloud_but_scratch_may_be_missing() -> None:
@@ -90,7 +116,7 @@ def test_a_row_without_all_its_cells_is_left_out_aloud_but_scratch_may_be_missin
     assert len(to_rows([line for line in table if line["strategy"] != "from scratch"])[0]) == 1
     rows, incomplete = to_rows([line for line in table if line["strategy"] != FULL])
     assert rows == []
-    assert incomplete == ["set, cut: 2 of 13 cells are missing"]
+    assert incomplete == ["set, cut, seed 0: 2 of 13 cells are missing"]
 
 
 def test_a_cell_that_diverged_does_not_count() -> None:
@@ -100,6 +126,12 @@ def test_a_cell_that_diverged_does_not_count() -> None:
             line |= {"error": "the loss became nan"}
             del line["val_accuracy"], line["val_log_loss"], line["test_accuracy"]
     assert to_rows(table)[0][0].test[FULL] == 0.5
+
+
+def test_a_strategy_that_diverged_at_both_rates_loses_everything() -> None:
+    table = [line | ({"error": "the loss became nan"} if line["strategy"] == FULL else {}) for line in lines()]
+    (one,), _ = to_rows(table)
+    assert regret(one, always(FULL)) == pytest.approx(50)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +152,7 @@ def test_the_nearest_depth_of_the_table(depth: int, n_stages: int, strategy: str
 
 
 def test_what_a_search_would_choose_is_chosen_on_validation() -> None:
-    one = row(freeze_4=0.9)
+    one = draw(freeze_4=0.9)
     one.val["freeze 2"] = 0.8
     one.val["freeze 4"] = 0.7
     assert on_validation(one) == "freeze 2"
@@ -148,17 +180,17 @@ def test_rows_of_one_set_are_drawn_together() -> None:
 
 def test_far_data_freezes_fewer_stages_and_large_data_none() -> None:
     thresholds = Thresholds(far=0.1, large=1000, margin=math.inf, room=math.inf)
-    assert follow(thresholds, row(distance=0.05)) == FEATURES
-    assert follow(thresholds, row(distance=0.2)) == "freeze 5"
-    assert follow(Thresholds(0.1, 500, math.inf, math.inf), row(distance=0.2)) == FULL
+    assert follow(thresholds, draw(distance=0.05)) == FEATURES
+    assert follow(thresholds, draw(distance=0.2)) == "freeze 5"
+    assert follow(Thresholds(0.1, 500, math.inf, math.inf), draw(distance=0.2)) == FULL
 
 
 def test_a_stage_is_followed_where_its_probe_beats_the_last_by_the_margin() -> None:
     error = standard_error(0.5, 120)
-    near = row(distance=0.05, stages={4: 0.5 + 1.2 * error, 6: 0.4})
+    near = draw(distance=0.05, stages={4: 0.5 + 1.2 * error, 6: 0.4})
     assert follow(Thresholds(0.1, math.inf, 1.0, math.inf), near) == "freeze 4"
     assert follow(Thresholds(0.1, math.inf, 1.5, math.inf), near) == FEATURES
-    assert follow(Thresholds(0.1, math.inf, 0.5, math.inf), row(stages={4: 0.5, 6: 0.5})) == FEATURES, (
+    assert follow(Thresholds(0.1, math.inf, 0.5, math.inf), draw(stages={4: 0.5, 6: 0.5})) == FEATURES, (
         "a tie is no evidence"
     )
 
@@ -176,7 +208,7 @@ def test_room_counts_on_small_and_similar_data_with_enough_images(
     distance: float, per_class: float, accuracy: float, expected: str
 ) -> None:
     measured = {"per_class": per_class, "accuracy": accuracy, "probe": "feature extraction, lite2"}
-    assert follow(Thresholds(0.1, math.inf, math.inf, 0.1), replace(row(distance=distance), **measured)) == expected
+    assert follow(Thresholds(0.1, math.inf, math.inf, 0.1), replace(draw(distance=distance), **measured)) == expected
 
 
 def test_what_does_not_matter_stays_as_it_ships() -> None:
@@ -185,8 +217,8 @@ def test_what_does_not_matter_stays_as_it_ships() -> None:
 
 
 def test_the_fit_finds_the_planted_room() -> None:
-    roomy = [replace(row(f"roomy {n}", 0.03, freeze_6=0.9), per_class=100, accuracy=0.82 - n / 100) for n in range(5)]
-    tight = [replace(one, per_class=100, accuracy=0.88) for one in planted()]
+    roomy = [measured(row(f"roomy {n}", 0.03, freeze_6=0.9), 0.82 - n / 100) for n in range(5)]
+    tight = [measured(one, 0.88) for one in planted()]
     fitted = fit_thresholds([*roomy, *tight])
     assert mean_regret(fitted, [*roomy, *tight]) == 0
     assert 0.12 < fitted.room <= 0.18
@@ -195,6 +227,11 @@ def test_the_fit_finds_the_planted_room() -> None:
 def test_standard_error_of_a_perfect_probe_is_not_zero() -> None:
     assert standard_error(1.0, 98) == pytest.approx(math.sqrt(0.99 * 0.01 / 100))
     assert standard_error(1.0, 8) > standard_error(1.0, 800) > 0
+
+
+def measured(one: Row, accuracy: float) -> Row:
+    """With 100 images a class and this accuracy of the probe."""
+    return Row(tuple(replace(draw, per_class=100, accuracy=accuracy) for draw in one.draws))
 
 
 def planted() -> list[Row]:
