@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotl.advice.advisor import Advice
 from autotl.advice.advisor import advise as put_statements_together
 from autotl.advice.evidence import BackboneEvidence, look_closer, probe_backbone, rank
-from autotl.advice.probes import LabelledFeatures
+from autotl.advice.probes import LabelledFeatures, folds_of
 from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import Similarity, measure_similarity
 from autotl.data.splits import Dataset
@@ -22,7 +23,7 @@ from autotl.result import Status, TrialRecord
 from autotl.train.device import give_back_memory
 from autotl.train.metrics import estimate, score_of
 from autotl.train.prepare import Prepared, probe_card, probe_state
-from autotl.train.probe import Probe
+from autotl.train.probe import Features, Probe
 
 LOOKED_CLOSER = 2
 """So many of the best backbones are probed at every stage."""
@@ -171,19 +172,24 @@ def _measure_source_similarities(call: Call, ground: Ground, probed: list[Probed
 def labelled_features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
     """The embeddings of the training and validation images with their labels."""
     train, val = dataset.indices("train"), dataset.indices("val")
-    return LabelledFeatures(
-        prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], len(dataset.classes)
-    )
+    return _labelled(prepared.of(train), train, prepared.of(val), val, dataset)
+
+
+def _labelled(
+    train_features: Features, train: NDArray[np.int64], val_features: Features, val: NDArray[np.int64], dataset: Dataset
+) -> LabelledFeatures:
+    """Features with the labels of the images that they belong to, and folds for them."""
+    rows, n_classes = np.concatenate([train, val]), len(dataset.classes)
+    folds = folds_of(dataset.labels[rows], dataset.groups[rows], n_classes, own_validation=dataset.own_validation)
+    return LabelledFeatures(train_features, dataset.labels[train], val_features, dataset.labels[val], n_classes, folds)
 
 
 def _stage_features(prepared: Prepared, dataset: Dataset) -> dict[int, LabelledFeatures]:
     """Features of the sampled images by freeze depth, the embeddings at the deepest."""
     rows = prepared.stage_rows
-    labels, in_val = dataset.labels[rows], dataset.split[rows] == "val"
+    in_val = dataset.split[rows] == "val"
     by_depth = prepared.stage_features | {prepared.n_stages: prepared.of(rows)}
     return {
-        depth: LabelledFeatures(
-            features[~in_val], labels[~in_val], features[in_val], labels[in_val], len(dataset.classes)
-        )
+        depth: _labelled(features[~in_val], rows[~in_val], features[in_val], rows[in_val], dataset)
         for depth, features in by_depth.items()
     }

@@ -30,8 +30,9 @@ import numpy as np
 import torch
 from cuts import CUTS, CutSet, link_cut, part_of
 from oracle import FEATURES, FULL, SCRATCH, STRATEGIES, fill_table, read_draws, read_table
-from ready import LITE0, ReadySet, make_ready
+from ready import LITE0, Features, ReadySet, make_ready
 from regret import (
+    N_STAGES,
     SHIPPED,
     Draw,
     Row,
@@ -55,10 +56,11 @@ import autotl
 from autotl.advice.advisor import Advice
 from autotl.advice.evidence import BackboneEvidence, probe_backbone, rank
 from autotl.advice.hindsight import advised_depth
-from autotl.advice.probes import LabelledFeatures
+from autotl.advice.probes import LabelledFeatures, folds_of, stage_profile
 from autotl.advice.reference import load_yardstick
 from autotl.advice.similarity import measure_similarity
 from autotl.models.catalog import find_entry
+from autotl.train.probe import Probe
 
 _PROBES = {one.backbone: one.name for one in STRATEGIES if one.freeze_depth is None}
 AUTOTL = [sys.executable, "-m", "autotl.cli"]
@@ -87,9 +89,15 @@ def rows_of(folders: list[Path], table: Path) -> list[Row]:
 def _measured(draw: Draw, ready: ReadySet) -> Draw:
     split, labels = ready.one.splits[draw.cut], ready.one.labels
     seen = np.isin(split, ("train", "val"))
-    best = rank(_evidence(draw.cut, ready))[0]
+    evidence, probes = zip(*(_probed(name, draw.cut, ready) for name in _PROBES), strict=True)
+    best = rank(list(evidence))[0]
+    by_depth = ready.stages() | {evidence[0].n_stages: ready.embeddings(LITE0)}
+    stages = {depth: _labelled(features, draw.cut, ready) for depth, features in by_depth.items()}
+    profile = stage_profile(stages, probes[0].strength, "accuracy", balanced=False)
     return replace(
         draw,
+        stages=profile.scores,
+        stage_errors=profile.errors,
         per_class=float(np.median(np.bincount(labels[seen]))),
         distance=measure_similarity(ready.embeddings(LITE0)[seen], load_yardstick()).distance,
         accuracy=best.accuracy,
@@ -97,18 +105,19 @@ def _measured(draw: Draw, ready: ReadySet) -> Draw:
     )
 
 
-def _evidence(cut: str, ready: ReadySet) -> list[BackboneEvidence]:
-    """Of the three backbones on a cut, as `autotl.advise` has it."""
-    train, val = (ready.one.splits[cut] == name for name in ("train", "val"))
-    labels, found = ready.one.labels, []
-    for name in _PROBES:
-        rows, entry = ready.embeddings(name), find_entry(name)
-        features = LabelledFeatures(rows[train], labels[train], rows[val], labels[val], len(ready.one.classes))
-        evidence, _ = probe_backbone(
-            name, features, "accuracy", balanced=False, top1=entry.top1, images_per_second=1.0, n_stages=entry.stages
-        )
-        found.append(evidence)
-    return found
+def _probed(name: str, cut: str, ready: ReadySet) -> tuple[BackboneEvidence, Probe]:
+    """A backbone on a cut, as `autotl.advise` has it."""
+    entry, features = find_entry(name), _labelled(ready.embeddings(name), cut, ready)
+    return probe_backbone(
+        name, features, "accuracy", balanced=False, top1=entry.top1, images_per_second=1.0, n_stages=entry.stages
+    )
+
+
+def _labelled(features: Features, cut: str, ready: ReadySet) -> LabelledFeatures:
+    train, val = (np.flatnonzero(ready.one.splits[cut] == name) for name in ("train", "val"))
+    rows, labels, n_classes = np.concatenate([train, val]), ready.one.labels, len(ready.one.classes)
+    folds = folds_of(labels[rows], rows, n_classes, own_validation=False)  # of copies one is kept: no groups
+    return LabelledFeatures(features[train], labels[train], features[val], labels[val], n_classes, folds)
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -234,7 +243,7 @@ def print_thresholds(folders: list[Path], table: Path) -> None:
     for row in sorted(rows, key=lambda row: row.distance):
         for draw in row.draws:
             stage = max(draw.stages, key=lambda depth: draw.stages[depth])
-            probes = f"{stage}: {draw.stages[stage]:.3f} ({draw.val[FEATURES]:.3f})"
+            probes = f"{stage}: {draw.stages[stage]:.3f} ({draw.stages[N_STAGES]:.3f})"
             told = f"{draw.set:<14} {draw.cut:<11} {draw.seed:4d} {draw.n_images:6d} {draw.distance:8.3f} {probes}"
             print(f"{told}  {follow(fitted, draw)}, {row.best}")
 

@@ -229,18 +229,7 @@ def _probed(cell: Cell, strategy: Strategy, ready: ReadySet) -> dict[str, Any]:
     val, test = (
         ready.metrics(cell.cut, name, probe.probabilities(features[split == name])) for name in ("val", "test")
     )
-    stages = {"stages": _stage_probes(cell.cut, ready)} if strategy.backbone == LITE0 else {}
-    return {"epochs": 0, **_three(val, test), **stages}
-
-
-def _stage_probes(cut: str, ready: ReadySet) -> dict[str, float]:
-    """Validation accuracy of a linear probe on the pooled input of each stage, by freeze depth."""
-    in_val = ready.one.splits[cut] == "val"
-    scores = {}
-    for depth, pooled in ready.stages().items():
-        probabilities = ready.probe(cut, pooled).probabilities(pooled[in_val])
-        scores[str(depth)] = ready.metrics(cut, "val", probabilities)["accuracy"]
-    return scores
+    return {"epochs": 0, **_three(val, test)}
 
 
 def _three(val: dict[str, float], test: dict[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import product
 from statistics import fmean
@@ -21,6 +21,7 @@ from oracle import FEATURES, STRATEGIES
 from scipy.stats import kendalltau, spearmanr
 
 from autotl.advice.advisor import depth_of
+from autotl.advice.probes import propose_depth
 from autotl.advice.scenario import LARGE_IMAGES, ROOM, choose_scenario, choose_strategy
 from autotl.advice.similarity import FAR
 
@@ -45,8 +46,9 @@ class Draw:
         n_val: validation images.
         val, test: accuracy by strategy, at the learning rate that is best on the validation images; 0 where each
             diverged.
-        stages: validation accuracy of the stage probes by freeze depth.
-        per_class: training and validation images of the median class; NaN, as what follows, before it is measured.
+        stages, stage_errors: accuracy of lite0's stage probes by freeze depth, as the advice has it, with standard
+            errors; empty, and what follows NaN, before it is measured.
+        per_class: training and validation images of the median class.
         distance: to ImageNet.
         accuracy: of the probe of the backbone that is ranked first, as the advice has it.
         probe: the strategy of keeping that backbone as it is.
@@ -59,7 +61,8 @@ class Draw:
     n_val: int
     val: dict[str, float]
     test: dict[str, float]
-    stages: dict[int, float]
+    stages: dict[int, float] = field(default_factory=dict)
+    stage_errors: dict[int, float] = field(default_factory=dict)
     per_class: float = math.nan
     distance: float = math.nan
     accuracy: float = math.nan
@@ -137,7 +140,6 @@ def _draw(lines: Sequence[Mapping[str, Any]]) -> Draw:
         n_val=probe["n_val"],
         val={name: val for name, (val, _, _) in best.items()},
         test={name: test for name, (_, _, test) in best.items()},
-        stages={int(depth): score for depth, score in probe["stages"].items()},
     )
 
 
@@ -223,7 +225,7 @@ class Thresholds:
     Attributes:
         far: distance from which data is dissimilar.
         large: images from which a set is large.
-        margin: standard errors by which an earlier stage's probe must beat the last one's to be followed.
+        margin: standard errors within which the deepest stage is taken, see `propose_depth`.
         room: share of wrong forecasts from which frozen features do not serve well enough.
     """
 
@@ -240,25 +242,13 @@ MARGINS = (0.5, 1.0, 1.5, 2.0, 3.0, math.inf)
 
 
 def follow(thresholds: Thresholds, draw: Draw) -> str:
-    """The strategy: the scenario's, or a shallower freeze depth where that stage's probe clearly beats the last one's.
-
-    Stages after the one whose features serve best are too specific to the source: they are trained.
-    """
+    """The strategy: that of the advice, or a shallower freeze depth where stage probes clearly propose it."""
     scenario = choose_scenario(draw.n_images >= thresholds.large, draw.distance < thresholds.far)
     strategy = choose_strategy(scenario, draw.per_class, draw.accuracy, thresholds.room)
     depth = depth_of(scenario, strategy, N_STAGES)
-    best = max(draw.stages, key=lambda stage: (draw.stages[stage], stage))
-    last = draw.val[FEATURES]
-    ahead = draw.stages[best] - last
-    if ahead > 0 and ahead >= thresholds.margin * standard_error(last, draw.n_val):
-        depth = min(depth, best)
+    errors = {stage: thresholds.margin * error for stage, error in draw.stage_errors.items()}
+    depth = min(depth, propose_depth(draw.stages, errors))
     return draw.probe if depth == N_STAGES else strategy_at(depth)
-
-
-def standard_error(accuracy: float, n: int) -> float:
-    """Of an accuracy on `n` images; one hit and one miss more keep it above zero (Agresti and Coull 1998)."""
-    share = (accuracy * n + 1) / (n + 2)
-    return math.sqrt(share * (1 - share) / (n + 2))
 
 
 def mean_regret(thresholds: Thresholds, rows: Sequence[Row]) -> float:

@@ -273,7 +273,7 @@ def _say_stages(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]:
         all_frozen = one.proposed_depth == one.n_stages
         follows = "no stage is too specific" if all_frozen else f"freeze {one.proposed_depth}, train the rest"
         text = (
-            f"Probes after so many of the {one.n_stages} stages of {one.name} ({one.metric}): {rows}. The deepest "
+            f"Probes after so many of the {one.n_stages} stages of {one.name} ({_how(one)}): {rows}. The deepest "
             f"within a standard error ({one.stage_errors[best]:.3f}) of the best ({best}) is {one.proposed_depth}: "
             f"{follows}."
         )
@@ -281,6 +281,10 @@ def _say_stages(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]:
         plain = one.to_json()
         statements.append(Statement("stages", "advice", text, {"backbone": one.name} | {n: plain[n] for n in names}))
     return statements
+
+
+def _how(evidence: BackboneEvidence) -> str:
+    return f"five-fold {evidence.metric}" if evidence.folded else evidence.metric
 
 
 def _say_learning_curve(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]:
@@ -294,7 +298,7 @@ def _say_learning_curve(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]
     )
     verdict = "More data would help" if curve.more_data_helps else "There is no sign that more data would help"
     text = (
-        f"{verdict}: {best.metric} of the linear probe of {best.name} is {rows} training images; all of them gain "
+        f"{verdict}: {_how(best)} of the linear probe of {best.name} is {rows} training images; all of them gain "
         f"{curve.gain:+.3f} ± {curve.gain_error:.3f} over half."
     )
     return [Statement("learning_curve", "advice", text, {"backbone": best.name} | curve.to_json())]

@@ -104,7 +104,8 @@ def probe_backbone(
     )
     found = forecast(features, probe, balanced=balanced)
     scored = all_metrics(found.probe, found.labels)
-    held_back = all_metrics(probe.probabilities(features.val), features.val_labels) if found.folded else scored
+    folded = features.folds is not None
+    held_back = all_metrics(probe.probabilities(features.val), features.val_labels) if folded else scored
     of_probe = score_draws(found.probe, found.labels, metric)
     draws = (of_probe + score_draws(found.neighbours, found.labels, metric)) / 2
     some = stratified_order(features.train_labels, 0)[:TRANSFERABILITY_ROWS]
@@ -119,7 +120,7 @@ def probe_backbone(
         n_stages=n_stages,
         standard_error=standard_error(draws),
         n_scored=len(found.labels),
-        folded=found.folded,
+        folded=folded,
         accuracy=scored["accuracy"],
         logme=logme(features.train[some], features.train_labels[some]),
         h_score=h_score(features.train[some], features.train_labels[some]),

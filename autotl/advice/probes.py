@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotl.data.splits import stratified_order
+from autotl.data.splits import assign_folds, stratified_order
 from autotl.train.metrics import score
 from autotl.train.probe import Features, Probe, fit_head, fit_probe, knn_probabilities
 
@@ -32,13 +32,50 @@ HELPS_FROM = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFeatures:
-    """Features of training and validation images with their labels."""
+    """Features of training and validation images with their labels.
+
+    Attributes:
+        train, val: shape (images, dimensions).
+        train_labels, val_labels: shape (images,).
+        n_classes: number of classes.
+        folds: of the training images, then of the validation images, if all are forecast in turn; see `folds_of`.
+    """
 
     train: Features
     train_labels: NDArray[np.int64]
     val: Features
     val_labels: NDArray[np.int64]
     n_classes: int
+    folds: NDArray[np.int64] | None = None
+
+    def rounds(self) -> list[LabelledFeatures]:
+        """What is fitted on, as `train`, and what is forecast, as `val`: a round for each fold, or the splits."""
+        if self.folds is None:
+            return [self]
+        rows, labels = np.concatenate([self.train, self.val]), np.concatenate([self.train_labels, self.val_labels])
+        return [
+            LabelledFeatures(rows[~unseen], labels[~unseen], rows[unseen], labels[unseen], self.n_classes)
+            for unseen in (self.folds == fold for fold in range(FOLDS))
+        ]
+
+
+def folds_of(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], n_classes: int, *, own_validation: bool
+) -> NDArray[np.int64] | None:
+    """A fold for every training and validation image where there are few of them.
+
+    Args:
+        labels, groups: of these images, as for `autotl.data.splits.assign_folds`.
+        n_classes: number of classes.
+        own_validation: whether the validation split is the user's: from another place, say, and not to be mixed.
+
+    Returns:
+        None if the validation images serve: if they are the user's, if there are more than `FOLDED_IMAGES` images, or
+        if a class has fewer than `FOLDS` different ones.
+    """
+    if own_validation or len(labels) > FOLDED_IMAGES:
+        return None
+    return assign_folds(labels, groups, n_classes, FOLDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +84,9 @@ class LearningCurve:
 
     Attributes:
         n_images: training images of each part; the last is all of them.
-        scores, errors: on the validation images, with standard errors.
+        scores, errors: with standard errors.
         gain: of all over half of them.
-        gain_error: its standard error, paired: of the validation images, not of which half it is.
+        gain_error: its standard error, paired: of the images of the scores, not of which half it is.
     """
 
     n_images: tuple[int, ...]
@@ -73,7 +110,7 @@ class StageProfile:
     """Scores of linear probes on what arrives at the stages' boundaries, by freeze depth.
 
     Attributes:
-        scores, errors: on the validation images, with standard errors; the deepest is the embedding.
+        scores, errors: with standard errors; the deepest is the embedding.
         proposed_depth: the freeze depth that follows, see `propose_depth`.
     """
 
@@ -89,39 +126,40 @@ class Forecasts:
     Attributes:
         probe, neighbours: class probabilities, shape (images, classes).
         labels: of the images.
-        folded: five-fold, on all training and validation images; otherwise on the validation images.
     """
 
     probe: Features
     neighbours: Features
     labels: NDArray[np.int64]
-    folded: bool
 
 
 def forecast(features: LabelledFeatures, probe: Probe, *, balanced: bool) -> Forecasts:
-    """Forecasts of a linear probe and of the nearest neighbours, of as many images as can be had.
-
-    Up to `FOLDED_IMAGES`, if every class has `FOLDS` images or more, all images in turn, by fits on the other four
-    fifths; else the validation images.
+    """Forecasts of a linear probe and of the nearest neighbours: of all images in turn, or of the validation images.
 
     Args:
         features: embeddings.
         probe: fitted on the training images, its strength chosen on the validation images.
         balanced: as for `fit_probe`.
     """
-    labels = np.concatenate([features.train_labels, features.val_labels])
-    if len(labels) > FOLDED_IMAGES or np.bincount(labels, minlength=features.n_classes).min() < FOLDS:
-        neighbours = knn_probabilities(features.train, features.train_labels, features.val, features.n_classes)
-        return Forecasts(probe.probabilities(features.val), neighbours, features.val_labels, folded=False)
-    from sklearn.model_selection import StratifiedKFold
+    parts = features.rounds()
+    neighbours = [knn_probabilities(one.train, one.train_labels, one.val, one.n_classes) for one in parts]
+    heads = _heads(parts, probe, balanced=balanced)
+    return Forecasts(_forecasts(parts, heads), np.concatenate(neighbours), _labels(parts))
 
-    rows = np.concatenate([features.train, features.val])
-    of_probe, of_neighbours = (np.empty((len(rows), features.n_classes), dtype=np.float32) for _ in range(2))
-    for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(rows, labels):
-        head = fit_head(rows[seen], labels[seen], probe.strength, balanced=balanced)
-        of_probe[unseen] = head.probabilities(rows[unseen])
-        of_neighbours[unseen] = knn_probabilities(rows[seen], labels[seen], rows[unseen], features.n_classes)
-    return Forecasts(of_probe, of_neighbours, labels, folded=True)
+
+def _heads(parts: list[LabelledFeatures], probe: Probe, *, balanced: bool) -> list[Probe]:
+    """A probe for each round: `probe` itself, which is fitted on the training split, or one as strong."""
+    if len(parts) == 1:
+        return [probe]
+    return [fit_head(one.train, one.train_labels, probe.strength, balanced=balanced) for one in parts]
+
+
+def _forecasts(parts: list[LabelledFeatures], heads: list[Probe]) -> Features:
+    return np.concatenate([head.probabilities(one.val) for one, head in zip(parts, heads, strict=True)])
+
+
+def _labels(parts: list[LabelledFeatures]) -> NDArray[np.int64]:
+    return np.concatenate([one.val_labels for one in parts])
 
 
 def score_draws(probabilities: Features, labels: NDArray[np.int64], metric: str) -> Draws:
@@ -158,16 +196,19 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
         metric: of the scores.
         balanced: as for `fit_probe`.
     """
-    order = stratified_order(features.train_labels, 0)
-    whole = len(order)
+    parts = features.rounds()
+    labels, orders = _labels(parts), [stratified_order(one.train_labels, 0) for one in parts]
+    whole = min(map(len, orders))
     sizes = sorted({max(features.n_classes, round(fraction * whole)) for fraction in CURVE_FRACTIONS} | {whole})
     draws, scores = [], []
     for size in sizes:
-        part = order[:size]
-        probe = fit_head(features.train[part], features.train_labels[part], strength, balanced=balanced)
-        probabilities = probe.probabilities(features.val)
-        draws.append(score_draws(probabilities, features.val_labels, metric))
-        scores.append(score(metric, probabilities, features.val_labels))
+        heads = [
+            fit_head(one.train[order[:size]], one.train_labels[order[:size]], strength, balanced=balanced)
+            for one, order in zip(parts, orders, strict=True)
+        ]
+        probabilities = _forecasts(parts, heads)
+        draws.append(score_draws(probabilities, labels, metric))
+        scores.append(score(metric, probabilities, labels))
     half = max(0, len(sizes) - 2)
     return LearningCurve(
         n_images=tuple(sizes),
@@ -198,11 +239,11 @@ def stage_profile(
             probe = fit_head(one.train, one.train_labels, strength, balanced=balanced)
         else:
             probe = fit_probe(one.train, one.train_labels, one.val, one.val_labels, one.n_classes, balanced=balanced)
-        probabilities = probe.probabilities(one.val)
-        scores[depth] = score(metric, probabilities, one.val_labels)
+        parts = one.rounds()
+        probabilities, labels = _forecasts(parts, _heads(parts, probe, balanced=balanced)), _labels(parts)
+        scores[depth] = score(metric, probabilities, labels)
         # Where all images are recognised the draws have no spread: one image is the least that counts.
-        noise = standard_error(score_draws(probabilities, one.val_labels, metric))
-        errors[depth] = max(noise, 1 / len(one.val_labels))
+        errors[depth] = max(standard_error(score_draws(probabilities, labels, metric)), 1 / len(labels))
     return StageProfile(scores, errors, propose_depth(scores, errors))
 
 

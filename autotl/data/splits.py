@@ -22,6 +22,7 @@ class Dataset:
         paths: files relative to `root`, one an image.
         labels: int64, shape (images,).
         split: "train", "val" or "test", shape (images,).
+        groups: images with the same number are copies of one another, shape (images,).
         findings: what is odd about the data.
         own_validation: whether the validation split is the user's.
     """
@@ -31,6 +32,7 @@ class Dataset:
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
     split: NDArray[np.str_]
+    groups: NDArray[np.int64]
     findings: tuple[Finding, ...]
     own_validation: bool
 
@@ -107,6 +109,32 @@ def _hold(
     return True
 
 
+def assign_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], n_classes: int, n_folds: int
+) -> NDArray[np.int64] | None:
+    """A fold for every image, stratified; a group is never divided.
+
+    Args:
+        labels: class of every image, shape (images,).
+        groups: as for `stratified_holdout`.
+        n_classes: number of classes.
+        n_folds: number of folds.
+
+    Returns:
+        0..n_folds-1, shape (images,); None if a class has fewer groups than there are folds.
+    """
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    if np.bincount(labels[first], minlength=n_classes).min() < n_folds:
+        return None
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = np.empty(len(first), dtype=np.int64)
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+    for fold, (_, held) in enumerate(splitter.split(first, labels[first])):
+        folds[held] = fold
+    return folds[group]
+
+
 def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """An order of images every beginning of which is a stratified sample: nested parts of a data set.
 
@@ -133,14 +161,13 @@ def make_dataset(listing: Listing, val_fraction: float, seed: int) -> Dataset:
     classes = listing.classes
     labels = np.array([classes.index(image.label) for image in listing.images], dtype=np.int64)
     split = np.array([image.split or "train" for image in listing.images], dtype="<U5")
+    n_groups = len(set(listing.groups.values()))
+    groups = np.array(
+        [listing.groups.get(image.path, n_groups + place) for place, image in enumerate(listing.images)], dtype=np.int64
+    )
     own_validation = bool((split == "val").any())
     if not own_validation:
         trainable = np.flatnonzero(split == "train")
-        n_groups = len(set(listing.groups.values()))
-        groups = np.array(
-            [listing.groups.get(image.path, n_groups + place) for place, image in enumerate(listing.images)],
-            dtype=np.int64,
-        )
         held = stratified_holdout(labels[trainable], groups[trainable], val_fraction, seed)
         split[trainable[held]] = "val"
     return Dataset(
@@ -149,6 +176,7 @@ def make_dataset(listing: Listing, val_fraction: float, seed: int) -> Dataset:
         paths=tuple(image.path for image in listing.images),
         labels=labels,
         split=split,
+        groups=groups,
         findings=listing.findings,
         own_validation=own_validation,
     )

@@ -29,7 +29,9 @@ def dataset(per_class: int, findings: tuple[Finding, ...] = (), in_test: int = 0
     n = 2 * per_class + in_test
     labels = np.arange(n) % 2
     split = np.array(["test"] * in_test + ["val", "train", "train", "val"] * n, dtype="<U5")[:n]
-    return Dataset(Path("/data"), ("ant", "bee"), tuple(f"{i}.png" for i in range(n)), labels, split, findings, False)
+    return Dataset(
+        Path("/data"), ("ant", "bee"), tuple(f"{i}.png" for i in range(n)), labels, split, np.arange(n), findings, False
+    )
 
 
 def similarity(distance: float) -> Similarity:

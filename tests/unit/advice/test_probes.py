@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from autotl.advice.probes import (
     DRAWN_IMAGES,
+    FOLDED_IMAGES,
     LabelledFeatures,
     LearningCurve,
+    folds_of,
     forecast,
     learning_curve,
     propose_depth,
@@ -29,13 +31,14 @@ def forecasts(share_right: float, n: int, seed: int = 0) -> tuple[NDArray[np.flo
     return np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)], labels
 
 
-def clouds(n: int, distance: float, dimensions: int = 20, seed: int = 0) -> LabelledFeatures:
+def clouds(n: int, distance: float, dimensions: int = 20, seed: int = 0, *, folded: bool = False) -> LabelledFeatures:
     """Three clouds, `distance` from the origin each; a third of the images for validation."""
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     rows = (generator.normal(size=(n, dimensions)) + distance * np.eye(3, dimensions)[labels]).astype(np.float32)
     cut = 2 * n // 3
-    return LabelledFeatures(rows[:cut], labels[:cut], rows[cut:], labels[cut:], 3)
+    folds = folds_of(labels, np.arange(n), 3, own_validation=False) if folded else None
+    return LabelledFeatures(rows[:cut], labels[:cut], rows[cut:], labels[cut:], 3, folds)
 
 
 @pytest.mark.parametrize("n", [150, 4 * DRAWN_IMAGES])
@@ -108,11 +111,10 @@ def test_a_stage_where_all_are_recognised_has_an_error_of_an_image() -> None:
 
 def test_folded_forecasts_are_of_images_that_were_not_seen() -> None:
     # Labels without any meaning: whoever has seen an image knows its label, its nearest neighbour being itself.
-    data = clouds(150, 0.0, dimensions=300)
+    data = clouds(150, 0.0, dimensions=300, folded=True)
     probe = fit_head(data.train, data.train_labels, 1.0)
     found = forecast(data, probe, balanced=False)
-    assert found.folded
-    assert found.labels.tolist() == [*data.train_labels, *data.val_labels]
+    assert np.bincount(found.labels).tolist() == [50, 50, 50]
     for probabilities in (found.probe, found.neighbours):
         np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
         assert (probabilities.argmax(1) == found.labels).mean() < 0.5
@@ -120,18 +122,37 @@ def test_folded_forecasts_are_of_images_that_were_not_seen() -> None:
 
 
 def test_folded_forecasts_agree_with_those_of_validation_images() -> None:
-    data = clouds(600, 2.0)
+    data = clouds(600, 2.0, folded=True)
     probe = fit_probe(data.train, data.train_labels, data.val, data.val_labels, 3)
     folded = forecast(data, probe, balanced=False)
     right = (folded.probe.argmax(1) == folded.labels).mean()
     assert right == pytest.approx((probe.probabilities(data.val).argmax(1) == data.val_labels).mean(), abs=0.04)
 
 
-@pytest.mark.parametrize("n_rare", [4, 5])
-def test_classes_smaller_than_the_folds_are_not_folded(n_rare: int) -> None:
-    data = clouds(150, 2.0)
-    labels = np.where(np.arange(len(data.train_labels)) < n_rare - 1, 2, np.minimum(data.train_labels, 1))
-    val_labels = np.where(np.arange(len(data.val_labels)) < 1, 2, np.minimum(data.val_labels, 1))
-    rare = LabelledFeatures(data.train, labels, data.val, val_labels, 3)
-    probe = fit_probe(rare.train, labels, rare.val, val_labels, 3)
-    assert forecast(rare, probe, balanced=False).folded == (n_rare == 5)
+def test_curve_and_stages_are_scored_on_all_images_where_these_are_few() -> None:
+    data = clouds(60, 2.0, folded=True)
+    curve = learning_curve(data, 0.01, "accuracy", balanced=False)
+    assert curve.n_images == (12, 24, 48)
+    assert {round(60 * score, 6) % 1 for score in curve.scores} == {0.0}, "shares of 60 images"
+    profile = stage_profile({4: clouds(60, 1.0, folded=True), 8: data}, 0.01, "accuracy", balanced=False)
+    assert profile.scores[8] == curve.scores[-1] > profile.scores[4]
+
+
+def test_a_stage_of_noise_scores_chance_however_few_images_there_are() -> None:
+    # 60 images in 300 dimensions: every fit is perfect on what it has seen.
+    scores = [
+        stage_profile({1: clouds(60, 0.0, 300, seed, folded=True)}, 1.0, "accuracy", balanced=False).scores[1]
+        for seed in range(5)
+    ]
+    assert np.mean(scores) == pytest.approx(1 / 3, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("n", "rare", "own_validation", "folded"),
+    [(60, 5, False, True), (60, 4, False, False), (60, 5, True, False), (FOLDED_IMAGES + 1, 5, False, False)],
+)
+def test_images_are_forecast_in_turn_if_they_are_few_of_each_class_enough_and_not_split_by_the_user(
+    n: int, rare: int, own_validation: bool, folded: bool
+) -> None:
+    labels = np.r_[np.zeros(n - rare, dtype=np.int64), np.ones(rare, dtype=np.int64)]
+    assert (folds_of(labels, np.arange(n), 2, own_validation=own_validation) is not None) == folded

@@ -33,7 +33,9 @@ def rows() -> list[Row]:
     found = []
     for place, name in enumerate("abc"):
         test = {one.name: 0.8 for one in STRATEGIES} | {"full fine-tuning": 0.8 + 0.05 * place}
-        draw = Draw(name, "600 images", 0, 600, 120, dict(test), test, {4: 0.7, 6: 0.7}, distance=0.1 * place)
+        draw = Draw(
+            name, "600 images", 0, 600, 120, dict(test), test, {4: 0.7, 8: 0.8}, {4: 0.1, 8: 0.1}, distance=0.1 * place
+        )
         found.append(Row((draw, replace(draw, seed=1))))
     return found
 

@@ -23,7 +23,6 @@ from regret import (
     on_validation,
     rank_correlations,
     regret,
-    standard_error,
     strategy_at,
     to_rows,
 )
@@ -34,7 +33,9 @@ NAMES = [strategy.name for strategy in STRATEGIES]
 def draw(name: str = "set", distance: float = 0.01, stages: dict[int, float] | None = None, **test: float) -> Draw:
     """Everything is 50 % but what is named; underscores stand for spaces."""
     accuracy = dict.fromkeys(NAMES, 0.5) | {key.replace("_", " "): value for key, value in test.items()}
-    return Draw(name, "cut", 0, 600, 120, dict(accuracy), accuracy, stages or {4: 0.0, 6: 0.0}, distance=distance)
+    scores = stages or {4: 0.0, 8: 0.5}
+    errors = dict.fromkeys(scores, 0.02)
+    return Draw(name, "cut", 0, 600, 120, dict(accuracy), accuracy, scores, errors, distance=distance)
 
 
 def row(name: str = "set", distance: float = 0.01, **test: float) -> Row:
@@ -49,7 +50,7 @@ def always(strategy: str) -> Rule:
 
 def lines(**changes: Any) -> list[dict[str, Any]]:
     """A whole table of one set, every cell alike."""
-    whole = {"set": "set", "cut": "cut", "seed": 0, "n_train": 80, "n_val": 20, "stages": {"4": 0.3, "6": 0.4}}
+    whole = {"set": "set", "cut": "cut", "seed": 0, "n_train": 80, "n_val": 20}
     same = whole | {"val_accuracy": 0.5, "val_log_loss": 1.0, "test_accuracy": 0.5} | changes
     return [same | {"strategy": one.name, "learning_rate": rate} for one in STRATEGIES for rate in one.factors]
 
@@ -93,7 +94,6 @@ def test_the_learning_rate_is_chosen_on_validation_not_on_test() -> None:
     (one,), incomplete = to_rows(table)
     assert one.test["freeze 4"] == 0.65
     assert one.draws[0].n_images == 100
-    assert one.draws[0].stages == {4: 0.3, 6: 0.4}
     assert incomplete == []
 
 
@@ -186,11 +186,10 @@ def test_far_data_freezes_fewer_stages_and_large_data_none() -> None:
 
 
 def test_a_stage_is_followed_where_its_probe_beats_the_last_by_the_margin() -> None:
-    error = standard_error(0.5, 120)
-    near = draw(distance=0.05, stages={4: 0.5 + 1.2 * error, 6: 0.4})
+    near = draw(distance=0.05, stages={4: 0.524, 6: 0.4, 8: 0.5})  # 1.2 standard errors
     assert follow(Thresholds(0.1, math.inf, 1.0, math.inf), near) == "freeze 4"
     assert follow(Thresholds(0.1, math.inf, 1.5, math.inf), near) == FEATURES
-    assert follow(Thresholds(0.1, math.inf, 0.5, math.inf), draw(stages={4: 0.5, 6: 0.5})) == FEATURES, (
+    assert follow(Thresholds(0.1, math.inf, 0.5, math.inf), draw(stages={4: 0.5, 8: 0.5})) == FEATURES, (
         "a tie is no evidence"
     )
 
@@ -222,11 +221,6 @@ def test_the_fit_finds_the_planted_room() -> None:
     fitted = fit_thresholds([*roomy, *tight])
     assert mean_regret(fitted, [*roomy, *tight]) == 0
     assert 0.12 < fitted.room <= 0.18
-
-
-def test_standard_error_of_a_perfect_probe_is_not_zero() -> None:
-    assert standard_error(1.0, 98) == pytest.approx(math.sqrt(0.99 * 0.01 / 100))
-    assert standard_error(1.0, 8) > standard_error(1.0, 800) > 0
 
 
 def measured(one: Row, accuracy: float) -> Row:

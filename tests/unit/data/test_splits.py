@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autotl.data.folder import Image, Listing
-from autotl.data.splits import make_dataset, stratified_holdout, stratified_order
+from autotl.data.splits import assign_folds, make_dataset, stratified_holdout, stratified_order
 
 
 def alone(labels: np.ndarray) -> np.ndarray:
@@ -195,3 +195,30 @@ def test_the_stratified_order_is_the_seeds() -> None:
     labels = np.arange(60) % 3
     np.testing.assert_array_equal(stratified_order(labels, 1), stratified_order(labels, 1))
     assert not np.array_equal(stratified_order(labels, 1), stratified_order(labels, 2))
+
+
+def test_folds_are_stratified_and_do_not_divide_copies() -> None:
+    labels = np.repeat([0, 1], [40, 10])
+    groups = np.r_[np.arange(30), np.arange(10), np.arange(100, 110)]  # the last ten of class 0 are copies
+    folds = assign_folds(labels, groups, 2, 5)
+    assert folds is not None
+    for fold in range(5):
+        assert np.bincount(labels[folds == fold])[1] == 2
+        assert set(groups[folds == fold]).isdisjoint(groups[folds != fold])
+    assert len(np.unique(groups[labels == 0][folds[labels == 0] == 0])) == 6, "30 different ones in five folds"
+
+
+@pytest.mark.parametrize(("groups", "enough"), [([0, 1, 2, 3, 4], True), ([0, 1, 2, 3, 3], False)])
+def test_a_class_needs_as_many_different_images_as_there_are_folds(groups: list[int], enough: bool) -> None:
+    labels = np.repeat([0, 1], [20, 5])
+    folds = assign_folds(labels, np.r_[np.arange(10, 30), groups], 2, 5)
+    assert (folds is not None) == enough
+    assert assign_folds(labels, np.arange(25), 3, 5) is None, "a class without images"
+
+
+def test_a_dataset_knows_its_copies(tmp_path: Path) -> None:
+    copies = {"all/a/1.png": 0, "all/b/2.png": 0}
+    found = make_dataset(listing(tmp_path, {None: {"a": 4, "b": 4}}, copies), 0.25, 0)
+    same = [found.paths.index(path) for path in copies]
+    assert found.groups[same[0]] == found.groups[same[1]]
+    assert len(np.unique(found.groups)) == 7
