@@ -85,16 +85,24 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _add_data_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("dataset_dir", metavar="DIR", help="folder of labelled images")
-    command.add_argument("--metric", default="auto", help="accuracy, balanced_accuracy, f1_macro, log_loss, roc_auc")
     command.add_argument(
-        "--backbone", action="append", metavar="NAME[=FILE]", help="a backbone to try; may be given more than once"
+        "--metric", default="auto", help="auto (default), accuracy, balanced_accuracy, f1_macro, log_loss, roc_auc"
     )
     command.add_argument(
-        "--source", action="append", metavar="RUN", help="reuse the best model of an earlier run; likewise"
+        "--backbone",
+        action="append",
+        metavar="NAME[=FILE]",
+        help="a backbone to try; may be given more than once (default: all whose weights are here)",
     )
-    command.add_argument("--seed", type=int, default=0)
     command.add_argument(
-        "--val-fraction", type=float, default=0.2, metavar="SHARE", help="held back without a val split"
+        "--source",
+        action="append",
+        metavar="RUN",
+        help="reuse the best model of an earlier run; may be given more than once",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of split, sampler and trials (default: 0)")
+    command.add_argument(
+        "--val-fraction", type=float, default=0.2, metavar="SHARE", help="held back without a val split (default: 0.2)"
     )
     command.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out")
     command.add_argument("--allow-download", action="store_true", help="fetch missing weights from the model hub")
@@ -105,13 +113,17 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
 def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("fit", help="find the best fine-tuned model for a folder of images")
     _add_data_options(command)
-    command.add_argument("--timeout", default="10m", metavar="TIME", help="wall time for everything: 90s, 10m, 1.5h")
+    command.add_argument(
+        "--timeout", default="10m", metavar="TIME", help="wall time for everything: 90s, 10m (default), 1.5h"
+    )
     command.add_argument("--n-trials", type=int, metavar="N", help="end after so many trials")
-    command.add_argument("--space", default="auto", metavar="NAME", help="a search space's name or TOML file")
+    command.add_argument(
+        "--space", default="auto", metavar="NAME", help="a search space's name or TOML file (default: the scenario's)"
+    )
     command.add_argument("--output", metavar="RUN", help="the run folder (default: a new one below autotl_runs/)")
     command.add_argument("--slots", type=int, metavar="N", help="trials at once")
-    command.add_argument("--cpus-per-trial", type=int, metavar="N")
-    command.add_argument("--gpus-per-trial", type=float, metavar="X")
+    command.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores of a trial")
+    command.add_argument("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial, or a share of one")
     command.add_argument("--address", metavar="HOST:PORT", help="join a running Ray cluster")
     command.add_argument(
         "--measure-benefit", action="store_true", help="train the winner from scratch as well: is pretraining worth it?"
@@ -150,7 +162,7 @@ def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser("advise", help="say how near the data is to ImageNet, how large, and what follows")
     _add_data_options(command)
     command.add_argument(
-        "--timeout", default="25s", metavar="TIME", help="backbones are probed for as long as it allows"
+        "--timeout", default="25s", metavar="TIME", help="backbones are probed for as long as it allows (default: 25s)"
     )
     command.set_defaults(run=_advise)
 
@@ -179,7 +191,9 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("predict", help="classify images with a run's best model")
     command.add_argument("run_dir", metavar="RUN", help="a run folder")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders of them")
-    command.add_argument("--format", choices=("text", "csv", "json"), default="text")
+    command.add_argument(
+        "--format", choices=("text", "csv", "json"), default="text", help="of the output (default: text)"
+    )
     command.set_defaults(run=_predict)
 
 
@@ -210,7 +224,7 @@ def _as_csv(predictions: Sequence[Prediction]) -> str:
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("evaluate", help="measure a run's best model on labelled images")
     command.add_argument("run_dir", metavar="RUN", help="a run folder")
-    command.add_argument("dataset_dir", metavar="DIR", help="labelled images; the test split where there is one")
+    command.add_argument("dataset_dir", metavar="DIR", help="labelled images: the test split; without one, all")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_evaluate)
 
@@ -235,7 +249,7 @@ def _add_spaces(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     check = actions.add_parser("check", help="check a TOML file of your own")
     for action in (show, copy, check):
         action.add_argument("space", metavar="NAME", help="a shipped space's name or a TOML file")
-    copy.add_argument("target", metavar="FILE")
+    copy.add_argument("target", metavar="FILE", help="to write, a new one")
     show.set_defaults(run=_spaces_show)
     copy.set_defaults(run=_spaces_copy)
     check.set_defaults(run=_spaces_check)
