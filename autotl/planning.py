@@ -17,7 +17,7 @@ ADVICE_SHARE = 0.2
 PROBING_SHARE = 0.8
 """The same of the time for the advice alone, before the statements are put together."""
 MARGIN = 0.05
-"""A backbone whose probe is so much worse than the best one's is not searched."""
+"""A backbone whose frozen features score so much worse than those of the one ranked first is not searched."""
 MAX_BACKBONES = 3
 FULL_TRIALS_WANTED = 5
 """Epochs of a trial are set so that every slot has time for about so many full trials."""
@@ -32,11 +32,18 @@ def expected_seconds(entry: BackboneEntry, first: Prepared | None) -> float:
     return first.seconds * max(entry.gmacs, 1e-3) / max(first.entry.gmacs, 1e-3) * 1.2 + 2.0
 
 
-def chosen_backbones(advice: Advice) -> tuple[BackboneEvidence, ...]:
-    """The best few by evidence; those whose probe is far behind are left out."""
-    best = max(one.probe_score for one in advice.backbones)
-    near = [one for one in advice.backbones if one.probe_score >= best - MARGIN]
-    return tuple(near[:MAX_BACKBONES])
+def chosen_backbones(ranked: Sequence[BackboneEvidence]) -> tuple[tuple[BackboneEvidence, ...], dict[str, str]]:
+    """The backbone ranked first and the next few that are near it; and the others by name, each with the reason."""
+    first, chosen, left_out = ranked[0], [ranked[0]], {}
+    for one in ranked[1:]:
+        behind = first.mean_score - one.mean_score
+        if not behind <= MARGIN:  # NaN is not near
+            left_out[one.name] = f"its frozen features score {behind:.3f} less than those of {first.name}"
+        elif len(chosen) == MAX_BACKBONES:
+            left_out[one.name] = f"{MAX_BACKBONES} others are ranked before it"
+        else:
+            chosen.append(one)
+    return tuple(chosen), left_out
 
 
 def without_twins(

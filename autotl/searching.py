@@ -100,9 +100,11 @@ def _plan(
 def _narrow(call: Call, probed: Sequence[Probed], advice: Advice) -> tuple[SearchSpace, dict[str, int], dict[str, str]]:
     """The space with the best backbones only, the stages of each, and those left out for a twin."""
     weights = {one.evidence.name: one.prepared.weights_sha256 for one in probed}
-    chosen, twins = without_twins(chosen_backbones(advice), weights)
-    for twin, name in twins.items():
-        call.console.line(f"  {twin}: not searched, its weights are those of {name}")
+    near, left_out = chosen_backbones(advice.backbones)
+    chosen, twins = without_twins(near, weights)
+    left_out |= {twin: f"its weights are those of {name}" for twin, name in twins.items()}
+    for name, why in left_out.items():
+        call.console.line(f"  {name}: not searched, {why}")
     space = call.checked.space or load_space(advice.scenario.space)
     return space.narrow(backbone=tuple(one.name for one in chosen)), {one.name: one.n_stages for one in chosen}, twins
 
@@ -110,9 +112,10 @@ def _narrow(call: Call, probed: Sequence[Probed], advice: Advice) -> tuple[Searc
 def _tell_plan(console: Console, plan: SearchPlan, left: float) -> None:
     """The frame of the search, and what an epoch and a full trial of each backbone take at some freeze depths."""
     task = plan.task
+    backbones = "1 backbone" if len(plan.n_stages) == 1 else f"{len(plan.n_stages)} backbones"
     console.heading("Search")
     console.line(
-        f"  space {plan.space.name}, {len(plan.n_stages)} backbones, {task.max_t} epochs a full trial, "
+        f"  space {plan.space.name}, {backbones}, {task.max_t} epochs a full trial, "
         f"{plan.slots.count} trials at once, {max(0.0, left):.0f} s"
     )
     predict = predictor(task)

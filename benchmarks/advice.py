@@ -91,6 +91,7 @@ def _measured(draw: Draw, ready: ReadySet) -> Draw:
     seen = np.isin(split, ("train", "val"))
     evidence, probes = zip(*(_probed(name, draw.cut, ready) for name in _PROBES), strict=True)
     best = rank(list(evidence))[0]
+    similarity = measure_similarity(ready.embeddings(LITE0)[seen], load_yardstick())
     by_depth = ready.stages() | {evidence[0].n_stages: ready.embeddings(LITE0)}
     stages = {depth: _labelled(features, draw.cut, ready) for depth, features in by_depth.items()}
     profile = stage_profile(stages, probes[0].strength, "accuracy", balanced=False)
@@ -99,8 +100,9 @@ def _measured(draw: Draw, ready: ReadySet) -> Draw:
         stages=profile.scores,
         stage_errors=profile.errors,
         per_class=float(np.median(np.bincount(labels[seen]))),
-        distance=measure_similarity(ready.embeddings(LITE0)[seen], load_yardstick()).distance,
-        accuracy=best.accuracy,
+        distance=similarity.distance,
+        covered=similarity.covered,
+        recall=best.recall,
         probe=_PROBES[best.name],
     )
 

@@ -23,7 +23,7 @@ from scipy.stats import kendalltau, spearmanr
 from autotl.advice.advisor import depth_of
 from autotl.advice.probes import propose_depth
 from autotl.advice.scenario import LARGE_IMAGES, ROOM, choose_scenario, choose_strategy
-from autotl.advice.similarity import FAR
+from autotl.advice.similarity import FAR, to_similarity
 
 N_STAGES = 8
 """Of EfficientNet-Lite."""
@@ -50,7 +50,8 @@ class Draw:
             errors; empty, and what follows NaN, before it is measured.
         per_class: training and validation images of the median class.
         distance: to ImageNet.
-        accuracy: of the probe of the backbone that is ranked first, as the advice has it.
+        covered: share of images near a photograph.
+        recall: of the probe of the backbone that is ranked first, mean over the classes, as the advice has it.
         probe: the strategy of keeping that backbone as it is.
     """
 
@@ -65,7 +66,8 @@ class Draw:
     stage_errors: dict[int, float] = field(default_factory=dict)
     per_class: float = math.nan
     distance: float = math.nan
-    accuracy: float = math.nan
+    covered: float = 1.0
+    recall: float = math.nan
     probe: str = FEATURES
 
 
@@ -243,8 +245,9 @@ MARGINS = (0.5, 1.0, 1.5, 2.0, 3.0, math.inf)
 
 def follow(thresholds: Thresholds, draw: Draw) -> str:
     """The strategy: that of the advice, or a shallower freeze depth where stage probes clearly propose it."""
-    scenario = choose_scenario(draw.n_images >= thresholds.large, draw.distance < thresholds.far)
-    strategy = choose_strategy(scenario, draw.per_class, draw.accuracy, thresholds.room)
+    similar = to_similarity(draw.distance, draw.covered, thresholds.far) > 0.5
+    scenario = choose_scenario(draw.n_images >= thresholds.large, similar)
+    strategy = choose_strategy(scenario, draw.per_class, draw.recall, thresholds.room)
     depth = depth_of(scenario, strategy, N_STAGES)
     errors = {stage: thresholds.margin * error for stage, error in draw.stage_errors.items()}
     depth = min(depth, propose_depth(draw.stages, errors))
@@ -260,7 +263,7 @@ def far_grid(rows: Sequence[Row]) -> tuple[float, ...]:
     """Between each two distances that occur, below them all and above them all, and the shipped threshold."""
     seen = np.unique([draw.distance for row in rows for draw in row.draws])
     between: NDArray[np.float64] = (seen[1:] + seen[:-1]) / 2
-    return (0.0, *(round(float(value), 4) for value in between), round(float(seen[-1]) * 1.5, 4), FAR)
+    return (1e-6, *(round(float(value), 4) for value in between), round(float(seen[-1]) * 1.5, 4), FAR)
 
 
 def fit_thresholds(rows: Sequence[Row]) -> Thresholds:

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from autotl.advice.evidence import BackboneEvidence, is_within_noise, rank
 from autotl.advice.scenario import Scenario, Size, Strategy, choose_scenario, choose_strategy, measure_size
-from autotl.advice.similarity import Similarity
+from autotl.advice.similarity import SUBSAMPLE, Similarity
 from autotl.data.splits import Dataset
 from autotl.models.catalog import load_catalog
+from autotl.space.files import load_space
+from autotl.space.parameters import Depth, Float
 
 Severity = Literal["info", "advice", "warning"]
 
@@ -20,8 +22,8 @@ SHOWN_CLASSES = 8
 _STARTS: dict[int, tuple[tuple[float, float], ...]] = {
     1: ((0.875, 0.1), (0.75, 0.1), (0.625, 0.05)),
     2: ((0.625, 0.3), (0.75, 0.3), (0.5, 0.3)),
-    3: ((0.625, 0.5), (0.5, 0.5), (0.0, 0.3)),
-    4: ((0.75, 0.3), (0.5, 0.2), (0.0, 0.1)),
+    3: ((0.625, 0.5), (0.0, 0.3), (0.5, 0.5)),
+    4: ((0.75, 0.3), (0.0, 0.1), (0.5, 0.2)),
 }
 _STARTS_WITH_ROOM = ((0.75, 0.3), (0.875, 0.3), (0.5, 0.3))
 """For scenario 1 where frozen features do not serve well enough: the cheap second one shares the views of the first."""
@@ -71,9 +73,9 @@ class Advice:
     source_similarities: tuple[Similarity, ...] = ()
 
     @property
-    def nearest_source(self) -> Similarity:
-        """The greatest of all similarities; it is the one that the scenario is chosen by."""
-        return _nearest(self.similarity, self.source_similarities)
+    def decisive_similarity(self) -> Similarity:
+        """To the data of the weights ranked first; the scenario is chosen by it."""
+        return _decisive(self.backbones[0], self.similarity, self.source_similarities)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -104,18 +106,19 @@ def advise(
     if not evidence:
         raise ValueError("advice needs the evidence of at least one backbone")
     size = measure_size(dataset.counts("train", "val"))
-    nearest = _nearest(similarity, source_similarities)
-    scenario = choose_scenario(size.large, nearest.similar)
     ranked = rank(evidence)
-    strategy = choose_strategy(scenario, size.median, ranked[0].accuracy)
+    decisive = _decisive(ranked[0], similarity, source_similarities)
+    scenario = choose_scenario(size.large, decisive.similar)
+    strategy = choose_strategy(scenario, size.median, ranked[0].recall)
     starts = _start_points(scenario, strategy, ranked)
     statements = [
         _say_size(size),
         _say_similarity(similarity),
         *((_say_nearest(similarity),) if similarity.nearest else ()),
         *_say_sources(source_similarities),
-        _say_scenario(scenario, nearest if source_similarities else None),
-        *((_say_room(strategy, size, ranked[0]),) if strategy != scenario.strategy else ()),
+        _say_scenario(scenario, ranked[0], decisive if source_similarities else None),
+        *((_say_room(scenario, strategy, size, ranked[0]),) if strategy != scenario.strategy else ()),
+        _say_space(scenario, ranked[0]),
         _say_backbones(ranked),
         *_say_stages(ranked),
         *_say_learning_curve(ranked),
@@ -147,8 +150,9 @@ def _depth(share_frozen: float, n_stages: int) -> int:
     return math.floor(share_frozen * n_stages)
 
 
-def _nearest(similarity: Similarity, others: tuple[Similarity, ...]) -> Similarity:
-    return max((similarity, *others), key=lambda one: one.similarity)
+def _decisive(best: BackboneEvidence, similarity: Similarity, to_sources: tuple[Similarity, ...]) -> Similarity:
+    """An own source's data is measured by its own model: its yardstick has that backbone's name."""
+    return next((one for one in to_sources if one.backbone == best.name), similarity)
 
 
 def _say_size(size: Size) -> Statement:
@@ -161,11 +165,14 @@ def _say_size(size: Size) -> Statement:
 def _say_similarity(similarity: Similarity, code: str = "similarity") -> Statement:
     relation = "similar" if similarity.similar else "dissimilar"
     side = "below" if similarity.distance < similarity.threshold else "above"
+    spread = "" if similarity.spread is None else f" (± {similarity.spread:.3f} with {SUBSAMPLE} images)"
+    decides = "distance" if similarity.by_distance <= similarity.by_cover else "share of images near a photograph"
     text = (
         f"It is {relation} to {similarity.source}: similarity {similarity.similarity:.2f} of 1"
-        f"{_interval(similarity.similarity_interval, 2)}, distance {similarity.distance:.3f} ({side} the threshold "
-        f"{similarity.threshold:g}){_interval(similarity.distance_interval, 3)}, {similarity.covered:.0%} of the "
-        f"images near a photograph, Fréchet distance {similarity.frechet:.2f}, on {similarity.n_images} images."
+        f"{_interval(similarity.similarity_interval, 2)}, from the {decides}. Distance {similarity.distance:.3f}, "
+        f"{side} the threshold {similarity.threshold:g}{_interval(similarity.distance_interval, 3)}{spread}; "
+        f"{similarity.covered:.0%} of {similarity.n_images} images near a photograph; Fréchet distance "
+        f"{similarity.frechet:.2f}."
     )
     return Statement(code, "info", text + _doubt(similarity), asdict(similarity))
 
@@ -181,8 +188,8 @@ def _doubt(similarity: Similarity) -> str:
     if similarity.probability is None:
         return " That is in doubt: there are too few images for an interval."
     return (
-        f" That is in doubt: the 95 % interval holds the threshold, and {similarity.probability:.0%} of resampled sets "
-        "are similar."
+        f" That is in doubt: the interval of the similarity holds 0.5, and {similarity.probability:.0%} of resampled "
+        "sets are similar."
     )
 
 
@@ -204,22 +211,48 @@ def _say_sources(similarities: tuple[Similarity, ...]) -> list[Statement]:
     return statements
 
 
-def _say_scenario(scenario: Scenario, nearest: Similarity | None) -> Statement:
-    """`nearest` is the similarity that counted, where there were several."""
+def _say_scenario(scenario: Scenario, best: BackboneEvidence, decisive: Similarity | None) -> Statement:
+    """`decisive` is the similarity that counted, where there were several."""
     also = "; training from scratch gets a small share of the search" if scenario.scratch else ""
-    counted = f" (what counts is {nearest.source}, the most similar of the sources)" if nearest else ""
-    text = f"Scenario {scenario.number}, {scenario.name}{counted}: {scenario.strategy}{also}."
-    return Statement("scenario", "advice", text, asdict(scenario) | ({"source": nearest.source} if nearest else {}))
+    counted = f" (what counts is {decisive.source}, where the weights ranked first come from)" if decisive else ""
+    text = (
+        f"Scenario {scenario.number}, {scenario.name}{counted}: {scenario.strategy}"
+        f"{_with_depth(scenario, scenario.strategy, best)}{also}."
+    )
+    return Statement("scenario", "advice", text, asdict(scenario) | ({"source": decisive.source} if decisive else {}))
 
 
-def _say_room(strategy: Strategy, size: Size, best: BackboneEvidence) -> Statement:
+def _with_depth(scenario: Scenario, strategy: Strategy, best: BackboneEvidence) -> str:
+    """What the strategy means for the best backbone, where its name does not say it."""
+    if strategy != "freeze the first stages, train the rest":
+        return ""
+    return f" ({depth_of(scenario, strategy, best.n_stages)} of the {best.n_stages} stages of {best.name} frozen)"
+
+
+def _say_room(scenario: Scenario, strategy: Strategy, size: Size, best: BackboneEvidence) -> Statement:
     """Why the strategy is not the scenario's."""
     text = (
-        f"But the linear probe of {best.name} is wrong on {1 - best.accuracy:.0%} of {best.scored_on}, and "
-        f"{size.median:g} images in the median class are enough to train on: {strategy}."
+        f"But the linear probe of {best.name} misses {1 - best.recall:.0%} of a class on average ({best.scored_on}), "
+        f"and {size.median:g} images in the median class are enough to train on: {strategy}"
+        f"{_with_depth(scenario, strategy, best)}."
     )
-    evidence = {"strategy": strategy, "accuracy": best.accuracy, "median": size.median}
+    evidence = {"strategy": strategy, "recall": best.recall, "median": size.median}
     return Statement("room", "advice", text, evidence)
+
+
+def _say_space(scenario: Scenario, best: BackboneEvidence) -> Statement:
+    """What the scenario leaves of the whole space; a space of the user's takes its place."""
+    space = load_space(scenario.space)
+    depth, rate = space["freeze_depth"], space["learning_rate_factor"]
+    assert isinstance(depth, Depth)
+    assert isinstance(rate, Float)
+    low, high = depth.bounds(best.n_stages)
+    text = (
+        f"Its search space is {scenario.space}: freeze depth {low} to {high} of {best.n_stages}, and {rate.low:g} to "
+        f"{rate.high:g} times the learning rate that the weights were trained with."
+    )
+    evidence = {"space": scenario.space, "freeze_depth": [low, high], "learning_rate_factor": [rate.low, rate.high]}
+    return Statement("space", "info", text, evidence)
 
 
 def _say_backbones(ranked: tuple[BackboneEvidence, ...]) -> Statement:
@@ -271,7 +304,7 @@ def _say_stages(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]:
         best = max(one.stage_scores, key=lambda depth: one.stage_scores[depth])
         rows = ", ".join(f"{depth} {value:.3f}" for depth, value in sorted(one.stage_scores.items()))
         all_frozen = one.proposed_depth == one.n_stages
-        follows = "no stage is too specific" if all_frozen else f"freeze {one.proposed_depth}, train the rest"
+        follows = "no stage is too specific" if all_frozen else f"freeze {one.proposed_depth} is tried, too"
         text = (
             f"Probes after so many of the {one.n_stages} stages of {one.name} ({_how(one)}): {rows}. The deepest "
             f"within a standard error ({one.stage_errors[best]:.3f}) of the best ({best}) is {one.proposed_depth}: "
@@ -279,7 +312,7 @@ def _say_stages(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]:
         )
         names = ("stage_scores", "stage_errors", "proposed_depth", "n_stages")
         plain = one.to_json()
-        statements.append(Statement("stages", "advice", text, {"backbone": one.name} | {n: plain[n] for n in names}))
+        statements.append(Statement("stages", "info", text, {"backbone": one.name} | {n: plain[n] for n in names}))
     return statements
 
 
@@ -292,14 +325,15 @@ def _say_learning_curve(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]
     if best is None or best.learning_curve is None:
         return []
     curve = best.learning_curve
+    half, whole = curve.n_images[-2:]
     rows = ", ".join(
         f"{score:.3f} ± {error:.3f} with {n}"
         for n, score, error in zip(curve.n_images, curve.scores, curve.errors, strict=True)
     )
     verdict = "More data would help" if curve.more_data_helps else "There is no sign that more data would help"
     text = (
-        f"{verdict}: {_how(best)} of the linear probe of {best.name} is {rows} training images; all of them gain "
-        f"{curve.gain:+.3f} ± {curve.gain_error:.3f} over half."
+        f"{verdict}: {_how(best)} of the linear probe of {best.name} is {rows} training images; {whole} gain "
+        f"{curve.gain:+.3f} ± {curve.gain_error:.3f} over {half}."
     )
     return [Statement("learning_curve", "advice", text, {"backbone": best.name} | curve.to_json())]
 
@@ -322,14 +356,14 @@ def _start_points(
     serve best, not what training them gains: on handwritten digits they propose depth 7 (94.4 %), 5 reaches 99 %.
     """
     best, starts = ranked[0], _starts(scenario, strategy)
-    by_scenario = f"as in scenario {scenario.number}" if strategy == scenario.strategy else "the probe leaves room"
-    points = [(_point(best, share, factor), by_scenario) for share, factor in starts]
+    meant = depth_of(scenario, strategy, best.n_stages)
+    points = [(_point(best, share, factor), _beside(_depth(share, best.n_stages), meant)) for share, factor in starts]
     if best.proposed_depth is not None and best.proposed_depth < best.n_stages:
         same = [place for place, (point, _) in enumerate(points) if point["freeze_depth"] == best.proposed_depth]
         proposed = _point(best, 0.0, starts[0][1]) | {"freeze_depth": best.proposed_depth}
         reason = "proposed by the stage probes"
         if same:
-            points[same[0]] = points[same[0]][0], f"proposed by the stage probes and {by_scenario}"
+            points[same[0]] = points[same[0]][0], f"{points[same[0]][1]}, {reason}"
         else:
             points.append((proposed, reason))
     points += [(_point(second, *starts[0]), "the second best backbone") for second in ranked[1:2]]
@@ -338,6 +372,12 @@ def _start_points(
         scratch = _point(cheapest, 0.0, 1.0) | {"initial_weights": "scratch"}
         points.append((scratch, "from scratch: do pretrained weights help at all"))
     return points
+
+
+def _beside(depth: int, meant: int) -> str:
+    """Why a depth is tried: it is the strategy's, or beside it."""
+    stages = f"{abs(depth - meant)} {'stage' if abs(depth - meant) == 1 else 'stages'}"
+    return "the strategy" if depth == meant else f"trains {stages} {'more' if depth < meant else 'fewer'}"
 
 
 def _point(backbone: BackboneEvidence, share_frozen: float, factor: float) -> dict[str, Any]:

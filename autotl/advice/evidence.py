@@ -40,7 +40,7 @@ class BackboneEvidence:
         standard_error: of `mean_score`.
         n_scored: images of the scores.
         folded: whether those are all images, by five-fold cross-validation, or the validation images.
-        accuracy: of the linear probe on them, whatever the metric.
+        recall: of the linear probe on them, mean over the classes, whatever the metric.
         logme, h_score: of the training images' embeddings, see `autotl.advice.transferability`; None if not computed.
         stage_scores, stage_errors: of a linear probe at every freeze depth with a boundary, and of the embedding at
             `n_stages`, with standard errors; on a sample of the images; empty where it was not looked so closely.
@@ -60,7 +60,7 @@ class BackboneEvidence:
     standard_error: float = 0.0
     n_scored: int = 0
     folded: bool = False
-    accuracy: float = 0.0
+    recall: float = 0.0
     logme: float | None = None
     h_score: float | None = None
     stage_scores: dict[int, float] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def probe_backbone(
         standard_error=standard_error(draws),
         n_scored=len(found.labels),
         folded=folded,
-        accuracy=scored["accuracy"],
+        recall=scored["balanced_accuracy"],
         logme=logme(features.train[some], features.train_labels[some]),
         h_score=h_score(features.train[some], features.train_labels[some]),
         draws=draws,

@@ -81,7 +81,7 @@ def look_back(advice: Advice, records: Sequence[TrialRecord], card: ModelCard) -
     n_stages = next(one.n_stages for one in advice.backbones if one.name == name)
     winner = Choice(_strategy(card.freeze_depth, n_stages), card.freeze_depth, n_stages, name, card.score)
     difference = None if score is None else card.score - score
-    within = difference is not None and difference <= _margin(card)
+    within = score is not None and score >= card.least_score
     text = _say(advised, winner, _kind(card), card.metric, len(scores), within=within)
     return Hindsight(advised, winner, len(scores), difference, within, text)
 
@@ -102,12 +102,6 @@ def _strategy(depth: int | None, n_stages: int) -> str:
     if depth == n_stages:
         return "feature extraction"
     return f"freeze {depth} of {n_stages} stages" if depth else "fine-tune everything"
-
-
-def _margin(card: ModelCard) -> float:
-    """How far below the winner's score its interval reaches."""
-    interval = card.validation
-    return interval.high - interval.value if card.metric == "log_loss" else interval.value - interval.low
 
 
 def _kind(card: ModelCard) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -83,9 +84,10 @@ class LearningCurve:
     """Scores of the linear probe on growing parts of the training images, each part inside the next.
 
     Attributes:
-        n_images: training images of each part; the last is all of them.
+        n_images: training images of each part; the last is all of them, four fifths of all images where these are
+            forecast in turn.
         scores, errors: with standard errors.
-        gain: of all over half of them.
+        gain: of the last part over the one before it.
         gain_error: its standard error, paired: of the images of the scores, not of which half it is.
     """
 
@@ -184,8 +186,10 @@ def standard_error(draws: Draws) -> float:
     return float(np.nanstd(draws, ddof=1))
 
 
-def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, balanced: bool) -> LearningCurve:
-    """Probe scores with a quarter, half and all of the training images.
+def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, balanced: bool) -> LearningCurve | None:
+    """Probe scores with a quarter, half and all of the training images; None if there are no smaller parts.
+
+    Every part has an image of each class, so that a quarter of very little data is more than a quarter.
 
     The strength chosen on all images serves for every part: it is the variance of a prior on the weights, which does
     not depend on how many images there are.
@@ -200,6 +204,8 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
     labels, orders = _labels(parts), [stratified_order(one.train_labels, 0) for one in parts]
     whole = min(map(len, orders))
     sizes = sorted({max(features.n_classes, round(fraction * whole)) for fraction in CURVE_FRACTIONS} | {whole})
+    if len(sizes) < 2:
+        return None
     draws, scores = [], []
     for size in sizes:
         heads = [
@@ -209,13 +215,12 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
         probabilities = _forecasts(parts, heads)
         draws.append(score_draws(probabilities, labels, metric))
         scores.append(score(metric, probabilities, labels))
-    half = max(0, len(sizes) - 2)
     return LearningCurve(
         n_images=tuple(sizes),
         scores=tuple(scores),
         errors=tuple(standard_error(one) for one in draws),
-        gain=scores[-1] - scores[half],
-        gain_error=standard_error(draws[-1] - draws[half]),
+        gain=scores[-1] - scores[-2],
+        gain_error=standard_error(draws[-1] - draws[-2]),
     )
 
 
@@ -257,8 +262,11 @@ def propose_depth(scores: Mapping[int, float], errors: Mapping[int, float]) -> i
     specific; whether training some gains anything, probes of frozen features cannot tell.
 
     Args:
-        scores: larger is better, by freeze depth; at least one.
+        scores: larger is better, by freeze depth; at least one. NaN is no score; if all are, nothing is proposed.
         errors: their standard errors.
     """
-    best = max(scores, key=lambda depth: scores[depth])
-    return max(depth for depth, value in scores.items() if value >= scores[best] - errors[best])
+    known = {depth: value for depth, value in scores.items() if not math.isnan(value)}
+    if not known:
+        return max(scores)
+    best = max(known, key=lambda depth: known[depth])
+    return max(depth for depth, value in known.items() if value >= known[best] - errors[best])

@@ -103,7 +103,7 @@ def test_the_advice_names_the_source_and_follows_it(second: autotl.FitResult) ->
     assert similarity.similarity > 0.9  # the same kind of shapes
     assert advice.similarity.source == "ImageNet-1k"
     assert advice.similarity.similarity < 0.5
-    assert advice.nearest_source == similarity
+    assert advice.decisive_similarity == similarity
     assert advice.scenario.number == 1  # similar, though not to ImageNet
     texts = {one.code: one.text for one in advice.statements}
     assert texts["source_similarity"].startswith("It is similar to the data of first: similarity ")

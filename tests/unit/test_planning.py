@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,16 @@ from typing import Any
 import pytest
 
 from autotl.advice.evidence import BackboneEvidence
-from autotl.planning import FEWEST, FULL_TRIALS_WANTED, MOST, epochs, starts_with, without_twins
+from autotl.planning import (
+    FEWEST,
+    FULL_TRIALS_WANTED,
+    MAX_BACKBONES,
+    MOST,
+    chosen_backbones,
+    epochs,
+    starts_with,
+    without_twins,
+)
 from autotl.space.files import load_space
 
 POINTS: list[dict[str, Any]] = [{"freeze_depth": depth} for depth in (2, 5, 8)]
@@ -35,8 +45,27 @@ def test_without_start_points_there_are_epochs_all_the_same() -> None:
     assert epochs(load_space("default"), [], predict, 1e6) == MOST
 
 
-def evidence(name: str) -> BackboneEvidence:
-    return BackboneEvidence(name, "accuracy", 0.9, 0.9, {}, 0.0, 1.0, 8)
+def evidence(name: str, probe: float = 0.9, knn: float = 0.9) -> BackboneEvidence:
+    return BackboneEvidence(name, "accuracy", probe, knn, {}, 0.0, 1.0, 8)
+
+
+def test_the_backbone_ranked_first_is_searched_whatever_its_probe_alone_says() -> None:
+    ranked = (evidence("first", 0.80, 0.80), evidence("far", 0.86, 0.62), evidence("near", 0.86, 0.70))
+    chosen, left_out = chosen_backbones(ranked)
+    assert [one.name for one in chosen] == ["first", "near"]
+    assert left_out == {"far": "its frozen features score 0.060 less than those of first"}
+
+
+def test_no_more_than_so_many_backbones_are_searched() -> None:
+    chosen, left_out = chosen_backbones([evidence(name) for name in "abcde"])
+    assert [one.name for one in chosen] == list("abc")
+    assert left_out == dict.fromkeys("de", f"{MAX_BACKBONES} others are ranked before it")
+
+
+def test_backbones_without_a_score_leave_the_first() -> None:
+    chosen, left_out = chosen_backbones([evidence(name, math.nan, math.nan) for name in "ab"])
+    assert [one.name for one in chosen] == ["a"]
+    assert list(left_out) == ["b"]
 
 
 def test_weights_are_searched_once_under_the_name_of_the_better_ranked() -> None:

@@ -57,16 +57,17 @@ def test_measurements_choose_the_scenario(number: int) -> None:
 
 
 def test_a_probe_that_leaves_room_changes_strategy_and_start_points_and_says_why() -> None:
-    shy = dataclasses.replace(evidence("best.model", 0.8, 100.0), accuracy=0.8, n_scored=120)
+    shy = dataclasses.replace(evidence("best.model", 0.8, 100.0), recall=0.8, n_scored=120)
     found = advise(dataset(50), similarity(0.02), [shy])
     assert (found.scenario.number, found.scenario.strategy) == (1, "feature extraction")
     assert found.strategy == found.to_json()["strategy"] == "freeze the first stages, train the rest"
     (said,) = (one for one in found.statements if one.code == "room")
     assert said.text == (
-        "But the linear probe of best.model is wrong on 20% of 120 validation images, and 50 images in the median "
-        "class are enough to train on: freeze the first stages, train the rest."
+        "But the linear probe of best.model misses 20% of a class on average (120 validation images), and 50 images in "
+        "the median class are enough to train on: freeze the first stages, train the rest (6 of the 8 stages of "
+        "best.model frozen)."
     )
-    assert (found.start_points[0]["freeze_depth"], found.start_reasons[0]) == (6, "the probe leaves room")
+    assert (found.start_points[0]["freeze_depth"], found.start_reasons[0]) == (6, "the strategy")
 
 
 def test_data_at_the_threshold_counts_as_dissimilar() -> None:
@@ -84,7 +85,7 @@ def test_test_images_do_not_make_a_set_large() -> None:
 @pytest.mark.parametrize("number", SCENARIOS)
 def test_every_statement_carries_evidence(number: int) -> None:
     statements = advice(number).statements
-    assert [one.code for one in statements] == ["size", "similarity", "scenario", "backbones", "start_points"]
+    assert [one.code for one in statements] == ["size", "similarity", "scenario", "space", "backbones", "start_points"]
     for one in statements:
         assert one.evidence
         assert one.text.endswith(".")
@@ -93,39 +94,47 @@ def test_every_statement_carries_evidence(number: int) -> None:
 
 
 def test_statements_say_the_numbers_of_their_evidence() -> None:
-    size, alike, scenario, backbones, starts = advice(2).statements
+    size, alike, scenario, space, backbones, starts = advice(2).statements
     assert size.evidence["n_images"] == 40
     assert "small: 40 images in 2 classes of 20 to 20" in size.text
     assert alike.evidence["distance"] == 0.2
     assert "dissimilar to ImageNet-1k" in alike.text
-    assert "distance 0.200 (above the threshold 0.075)" in alike.text
+    assert "from the distance. Distance 0.200, above the threshold 0.075;" in alike.text
     assert scenario.evidence["number"] == 2
-    assert "Scenario 2, small and dissimilar: freeze the first stages" in scenario.text
+    assert scenario.text == (
+        "Scenario 2, small and dissimilar: freeze the first stages, train the rest (5 of the 8 stages of best.model "
+        "frozen)."
+    )
+    assert space.text.startswith("Its search space is small_dissimilar: freeze depth 1 to 7 of 8, and 0.03 to 1 times")
+    assert space.evidence["freeze_depth"] == [1, 7]
     assert [one["name"] for one in backbones.evidence["ranked"]] == ["best.model", "second.model"]
     assert "best.model 0.900 / 0.800" in backbones.text
-    assert starts.text.startswith("First tries: freeze 5 of best.model (as in scenario 2), freeze 6 of best.model")
+    assert starts.text.startswith(
+        "First tries: freeze 5 of best.model (the strategy), freeze 6 of best.model (trains 1 stage fewer)"
+    )
 
 
 @pytest.mark.parametrize(
-    ("to_imagenet", "to_sources", "counted", "number"),
-    [
-        (0.2, (0.3, 0.02), "run1", 1),
-        (0.2, (0.3, 0.19), "run1", 2),
-        (0.02, (0.3, 0.03), "ImageNet-1k", 1),
-        (0.3, (0.02,), "run0", 1),
-    ],
+    ("first", "counted", "number"),
+    [("run0/best.model", "run0", 2), ("run1/best.model", "run1", 1), ("best.model", "ImageNet-1k", 2)],
 )
-def test_the_most_similar_source_counts_and_is_named(
-    to_imagenet: float, to_sources: tuple[float, ...], counted: str, number: int
-) -> None:
+def test_the_source_of_the_weights_ranked_first_counts_and_is_named(first: str, counted: str, number: int) -> None:
     others = tuple(
-        dataclasses.replace(similarity(distance), source=f"run{place}", nearest={"a": (f"class of run{place}",)})
-        for place, distance in enumerate(to_sources)
+        dataclasses.replace(
+            similarity(distance),
+            source=f"run{place}",
+            backbone=f"run{place}/best.model",
+            nearest={"a": (f"class of run{place}",)},
+        )
+        for place, distance in enumerate((0.3, 0.02))
     )
-    found = advise(dataset(20), similarity(to_imagenet), [evidence("best.model", 0.9, 1.0)], others)
+    names = ("best.model", "run0/best.model", "run1/best.model")
+    to_imagenet = 0.2
+    ranked = [evidence(name, 0.9 if name == first else 0.8, 1.0) for name in names]
+    found = advise(dataset(20), similarity(to_imagenet), ranked, others)
     assert found.source_similarities == others
     assert found.similarity.distance == to_imagenet
-    assert found.nearest_source.source == counted
+    assert found.decisive_similarity.source == counted
     assert found.scenario.number == number
     codes = ("source_similarity", "source_nearest_classes", "scenario")
     by_code = {code: [one for one in found.statements if one.code == code] for code in codes}
@@ -135,12 +144,12 @@ def test_the_most_similar_source_counts_and_is_named(
     assert [one.text for one in by_code["source_nearest_classes"]] == nearest
     (scenario,) = by_code["scenario"]
     assert scenario.evidence["source"] == counted
-    assert f"(what counts is {counted}, the most similar of the sources)" in scenario.text
+    assert f"(what counts is {counted}, where the weights ranked first come from)" in scenario.text
 
 
 def test_without_own_sources_nothing_is_said_of_them() -> None:
     found = advice(1)
-    assert found.nearest_source == found.similarity
+    assert found.decisive_similarity == found.similarity
     assert "sources" not in str(found)
     assert "source" not in next(one for one in found.statements if one.code == "scenario").evidence
 
@@ -159,7 +168,7 @@ def test_warnings_about_the_data_become_statements_with_their_files() -> None:
         Finding("duplicates", "warning", "30 files have copies", tuple(f"{i}.png" for i in range(30))),
         Finding("layout", "info", "no test split"),
     )
-    extra = advice(1, data=dataset(20, findings)).statements[5:]
+    extra = advice(1, data=dataset(20, findings)).statements[6:]
     assert [(one.code, one.severity, one.text) for one in extra] == [("duplicates", "warning", "30 files have copies.")]
     assert extra[0].evidence["paths"][0] == "0.png"
 
@@ -234,8 +243,13 @@ def advice_of(number: int, best: BackboneEvidence) -> Advice:
 
 def test_a_depth_of_the_stage_probes_is_tried_after_the_scenarios() -> None:
     found = advice_of(3, closer(6))
-    assert [point["freeze_depth"] for point in found.start_points[:4]] == [5, 4, 0, 6]
-    assert found.start_reasons[2:4] == ("as in scenario 3", "proposed by the stage probes")
+    assert [point["freeze_depth"] for point in found.start_points[:4]] == [5, 0, 4, 6]
+    assert found.start_reasons[:4] == (
+        "trains 5 stages fewer",
+        "the strategy",
+        "trains 4 stages fewer",
+        "proposed by the stage probes",
+    )
     assert len(found.start_reasons) == len(found.start_points)
     assert "freeze 6 of best.model (proposed by the stage probes)" in str(found)
 
@@ -243,7 +257,7 @@ def test_a_depth_of_the_stage_probes_is_tried_after_the_scenarios() -> None:
 def test_a_depth_that_the_scenario_names_as_well_is_tried_once() -> None:
     found = advice_of(2, closer(6))
     assert [point["freeze_depth"] for point in found.start_points[:3]] == [5, 6, 4]
-    assert found.start_reasons[1] == "proposed by the stage probes and as in scenario 2"
+    assert found.start_reasons[1] == "trains 1 stage fewer, proposed by the stage probes"
 
 
 def test_freezing_everything_is_no_trial_since_the_probe_is_there() -> None:
@@ -255,7 +269,7 @@ def test_freezing_everything_is_no_trial_since_the_probe_is_there() -> None:
 def test_stages_are_told_with_their_scores() -> None:
     (statement,) = (one for one in advice_of(2, closer(6)).statements if one.code == "stages")
     assert "Probes after so many of the 8 stages of best.model (accuracy): 5 0.600, 6 0.950, 8 0.900." in statement.text
-    assert "(0.020) of the best (6) is 6: freeze 6, train the rest." in statement.text
+    assert "(0.020) of the best (6) is 6: freeze 6 is tried, too." in statement.text
     assert statement.evidence["stage_scores"] == {"5": 0.6, "6": 0.95, "8": 0.9}
     assert statement.evidence["proposed_depth"] == 6
 
@@ -264,7 +278,7 @@ def test_stages_are_told_with_their_scores() -> None:
 def test_more_data_helps_if_the_last_half_did(gain: float, helps: bool) -> None:
     (statement,) = (one for one in advice_of(2, closer(6, gain)).statements if one.code == "learning_curve")
     assert statement.text.startswith("More data would help") == helps
-    assert f"gain {gain:+.3f} ± 0.020 over half" in statement.text
+    assert f"40 gain {gain:+.3f} ± 0.020 over 20." in statement.text
     assert "0.900 ± 0.020 with 40 training images" in statement.text
     assert statement.evidence["more_data_helps"] is helps
 
@@ -321,14 +335,23 @@ def with_interval(low: float, high: float, probability: float) -> Similarity:
 def test_the_interval_is_said_and_leaves_no_doubt_on_one_side_of_the_threshold() -> None:
     found = advise(dataset(20), with_interval(0.51, 0.6, 1.0), [evidence("best.model", 0.9, 1.0)])
     text = found.statements[1].text
-    assert "similarity 0.53 of 1, 95 % interval 0.51 to 0.60, distance 0.070 (below the threshold 0.075), " in text
-    assert "(below the threshold 0.075), 95 % interval 0.060 to 0.080, 100% of the images" in text
+    assert "similarity 0.53 of 1, 95 % interval 0.51 to 0.60, from the distance. Distance 0.070, below the " in text
+    assert "threshold 0.075, 95 % interval 0.060 to 0.080; 100% of 40 images near a photograph" in text
     assert "doubt" not in text
 
 
 def test_an_interval_that_holds_the_threshold_is_a_doubt() -> None:
     found = advise(dataset(20), with_interval(0.4, 0.6, 0.731), [evidence("best.model", 0.9, 1.0)])
-    assert "in doubt: the 95 % interval holds the threshold, and 73% of resampled sets are" in found.statements[1].text
+    assert (
+        "in doubt: the interval of the similarity holds 0.5, and 73% of resampled sets are" in found.statements[1].text
+    )
+
+
+def test_the_share_of_covered_images_is_named_where_it_decides() -> None:
+    spread = dataclasses.replace(similarity(0.03), covered=0.4, similarity=to_similarity(0.03, 0.4), spread=0.004)
+    text = advise(dataset(20), spread, [evidence("best.model", 0.9, 1.0)]).statements[1].text
+    assert "dissimilar to ImageNet-1k: similarity 0.42 of 1, from the share of images near a photograph." in text
+    assert "Distance 0.030, below the threshold 0.075 (± 0.004 with 30 images); 40% of 40 images near" in text
 
 
 def test_too_few_images_for_an_interval_are_a_doubt() -> None:

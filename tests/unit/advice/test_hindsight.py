@@ -34,8 +34,10 @@ def card(depth: int | None, score: float, backbone: str = "best", **changes: Any
         "validation": Estimate(score, score - 0.02, score + 0.01, 200),
         "provenance": {},
     }
-    config = {"backbone": backbone}
-    return SimpleNamespace(config=config, freeze_depth=depth, score=score, **(values | changes))
+    config, values = {"backbone": backbone}, values | changes
+    interval = values["validation"]
+    least = -interval.high if values["metric"] == "log_loss" else interval.low
+    return SimpleNamespace(config=config, freeze_depth=depth, score=score, least_score=least, **values)
 
 
 def text_of(depth: int | None, score: float, *records: TrialRecord, strategy: str = PARTIAL, **changes: Any) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -66,10 +69,12 @@ def test_draws_of_two_forecasts_are_paired() -> None:
 
 def test_a_curve_grows_in_nested_parts_and_says_that_data_helps_where_it_does() -> None:
     hard = learning_curve(clouds(600, 1.2, 60), 0.01, "accuracy", balanced=False)
+    assert hard is not None
     assert hard.n_images == (100, 200, 400)
     assert hard.scores == tuple(sorted(hard.scores))
     assert hard.gain == pytest.approx(hard.scores[2] - hard.scores[1])
     easy = learning_curve(clouds(600, 6.0), 0.01, "accuracy", balanced=False)
+    assert easy is not None
     assert easy.scores[-1] > 0.99
     assert not easy.more_data_helps
 
@@ -81,7 +86,20 @@ def test_data_helps_from_two_standard_errors_on(gain: float, helps: bool) -> Non
 
 def test_parts_of_very_little_data_hold_every_class() -> None:
     data = clouds(9, 3.0)
-    assert learning_curve(data, 0.1, "accuracy", balanced=False).n_images == (3, 6)
+    curve = learning_curve(data, 0.1, "accuracy", balanced=False)
+    assert curve is not None
+    assert curve.n_images == (3, 6)
+
+
+def test_one_image_a_class_makes_no_curve() -> None:
+    data = clouds(9, 3.0)
+    tiny = dataclasses.replace(data, train=data.train[:3], train_labels=data.train_labels[:3])
+    assert learning_curve(tiny, 0.1, "accuracy", balanced=False) is None
+
+
+def test_stages_without_a_score_propose_nothing() -> None:
+    assert propose_depth({2: math.nan, 4: 0.9, 8: math.nan}, dict.fromkeys((2, 4, 8), 0.1)) == 4
+    assert propose_depth({2: math.nan, 8: math.nan}, {2: 0.1, 8: 0.1}) == 8
 
 
 def test_the_proposed_depth_is_the_deepest_within_an_error_of_the_best() -> None:
@@ -132,6 +150,7 @@ def test_folded_forecasts_agree_with_those_of_validation_images() -> None:
 def test_curve_and_stages_are_scored_on_all_images_where_these_are_few() -> None:
     data = clouds(60, 2.0, folded=True)
     curve = learning_curve(data, 0.01, "accuracy", balanced=False)
+    assert curve is not None
     assert curve.n_images == (12, 24, 48)
     assert {round(60 * score, 6) % 1 for score in curve.scores} == {0.0}, "shares of 60 images"
     profile = stage_profile({4: clouds(60, 1.0, folded=True), 8: data}, 0.01, "accuracy", balanced=False)

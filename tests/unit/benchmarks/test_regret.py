@@ -206,7 +206,7 @@ def test_a_stage_is_followed_where_its_probe_beats_the_last_by_the_margin() -> N
 def test_room_counts_on_small_and_similar_data_with_enough_images(
     distance: float, per_class: float, accuracy: float, expected: str
 ) -> None:
-    measured = {"per_class": per_class, "accuracy": accuracy, "probe": "feature extraction, lite2"}
+    measured = {"per_class": per_class, "recall": accuracy, "probe": "feature extraction, lite2"}
     assert follow(Thresholds(0.1, math.inf, math.inf, 0.1), replace(draw(distance=distance), **measured)) == expected
 
 
@@ -225,7 +225,7 @@ def test_the_fit_finds_the_planted_room() -> None:
 
 def measured(one: Row, accuracy: float) -> Row:
     """With 100 images a class and this accuracy of the probe."""
-    return Row(tuple(replace(draw, per_class=100, accuracy=accuracy) for draw in one.draws))
+    return Row(tuple(replace(draw, per_class=100, recall=accuracy) for draw in one.draws))
 
 
 def planted() -> list[Row]:
