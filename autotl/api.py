@@ -67,7 +67,7 @@ def fit(
         allow_download: fetch weights that are not on this machine from timm's model hub.
         resources: cores, GPUs, trials at once, the address of a Ray cluster.
         yardstick: a file of `build_yardstick`, to measure similarity to other data than ImageNet.
-        measure_benefit: after the search, train the winner from scratch on equal terms, in at most a fifth of the
+        measure_benefit: after the search, train the winner from scratch on the same images, in at most a fifth of the
             time, to say what pretraining is worth. Large data far from ImageNet get it unasked, where it fits.
         quiet: print nothing.
 

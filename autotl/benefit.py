@@ -1,9 +1,16 @@
 """What pretraining is worth here, measured: the winner's architecture from scratch against its pretrained weights.
 
-Both train on equal terms: the same images, split, batches, augmentation and number of epochs, with rates that rise and
-fall in the same way. From scratch, all stages train at the full rate of the backbone's own training. One inequality
-remains: frozen stages see a few augmented views again and again, while training from scratch sees a new one in every
-epoch.
+Equal are the images, the split, the batches, the augmentation and the number of epochs, with rates that rise and fall
+in the same way. From scratch, all stages train at the full rate of the backbone's own training. Not equal are:
+
+- the choice: the pretrained curve is that of the best of several trials on the same validation images, so it is on the
+  bright side. From scratch there is one config. Where the search had trials from scratch of the same backbone, with
+  rates, batches and augmentation of their own, the best of all is compared; they are few;
+- the tuning: rates, weight decay, augmentation and smoothing were searched for pretrained weights, and scratch gets
+  what served those best, but for its rates;
+- the views: frozen stages see a few augmented views again and again, training from scratch a new one in every epoch.
+
+The first two favour pretrained weights, and one of the benefit's sentences says so.
 """
 
 from __future__ import annotations
@@ -17,6 +24,7 @@ from typing import Any
 
 from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit, compare_curves
+from autotl.advice.evidence import BackboneEvidence
 from autotl.models.saved import ModelCard, load_card, offer
 from autotl.result import Estimate, Status, TrialRecord
 from autotl.rundir import RunDir, read_json, write_json
@@ -28,7 +36,9 @@ from autotl.train.task import TrainingTask
 SHARE = 0.2
 """Of the time, at most."""
 EPOCHS_WANTED = 2
-"""Unasked, nothing is measured where fewer epochs from scratch would fit: one is no curve."""
+"""Unasked, nothing is measured where fewer would fit: half of `planning.FEWEST`, and less than half is no verdict."""
+TRAININGS = 2
+"""From scratch, and the winner once more where its curve was cut or stopped, which is not known before the search."""
 PASSES_PER_EPOCH = 4
 """An epoch from scratch takes so many times as long as embedding its images did, or longer."""
 
@@ -42,15 +52,26 @@ class Measured:
     why: str = ""
 
 
-def benefit_seconds(settings: FitSettings, advice: Advice, n_train: int) -> float:
+def benefit_seconds(
+    settings: FitSettings, advice: Advice, n_train: int, searched: Sequence[BackboneEvidence] = ()
+) -> float:
     """What is kept back to measure the benefit of pretraining; 0 where that is not done.
 
     It is done where it was asked for, and in the scenario that holds training from scratch possible, if enough epochs
-    can be expected to fit: the search can use the time better than for nothing.
+    can be expected to fit whichever backbone wins: the search can use the time better than for nothing.
+
+    Args:
+        settings: with the time given.
+        advice: with the scenario.
+        n_train: training images.
+        searched: the backbones that will be searched; without any, all that were probed.
+
+    Returns:
+        Seconds.
     """
     seconds = SHARE * settings.budget.timeout
-    fastest = max(one.images_per_second for one in advice.backbones)
-    fits = EPOCHS_WANTED * PASSES_PER_EPOCH * n_train / fastest <= seconds
+    slowest = min(one.images_per_second for one in searched or advice.backbones)
+    fits = TRAININGS * EPOCHS_WANTED * PASSES_PER_EPOCH * n_train / slowest <= seconds
     return seconds if settings.measure_benefit or (advice.scenario.scratch and fits) else 0.0
 
 
@@ -60,6 +81,8 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     The winner is compared where it was trained from pretrained weights, else the best trial that was. Its curve is
     taken as it was recorded if it is whole; else it is trained again, in turn with the one from scratch. Either becomes
     the run's model if its score is higher than those of all trials and of the model there, which may be an average.
+    Of the new curve from scratch and the whole ones that the search has of the same backbone, the one that ends highest
+    is compared.
 
     Args:
         run: with the task of the search in its cache, and a model.
@@ -67,7 +90,8 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
         deadline: time.time() at which to stop.
     """
     task_file = run.cache / "task.json"
-    chosen = comparable(records, load_card(run.model))
+    winner = load_card(run.model)
+    chosen = comparable(records, winner)
     if chosen is None or not task_file.exists():
         return Measured(None, why="no trial from pretrained weights has a score")
     task = replace(TrainingTask.from_plain(read_json(task_file)), deadline=deadline, whole_schedule=True)
@@ -80,17 +104,20 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     for trial in trials:
         run.append_trial(trial.to_json())
     pretrained = chosen.curve if again is None else tuple(again.curve)
-    if min(len(pretrained), len(scratch.curve)) < 2:
+    rivals = [one for one in trials[-1:] if one.epochs] + whole_scratch(records, chosen, task.max_t)
+    if len(pretrained) < 2 or not rivals:
         return Measured(None, trials, _why_not(trainings))
-    assert scratch.validation is not None
+    validation = scratch.validation or winner.validation
     benefit = compare_curves(
         pretrained,
-        scratch.curve,
+        max(rivals, key=lambda one: one.curve[-1]).curve,
         task.metric,
-        scratch.validation.n_images,
+        validation.n_images,
         backbone=chosen.config["backbone"],
         planned=task.max_t,
-        half_width=(scratch.validation.high - scratch.validation.low) / 2,
+        half_width=(validation.high - validation.low) / 2,
+        tried=(len(_scored(records, "pretrained")), len(rivals)),
+        failure=_failure(trainings),
     )
     write_json(run.benefit, benefit.to_json())
     return Measured(benefit, trials)
@@ -101,14 +128,24 @@ def comparable(records: Sequence[TrialRecord], winner: ModelCard) -> TrialRecord
 
     A linear probe has no curve, and a winner from scratch is nothing to compare scratch with.
     """
-    scored = [one for one in records if one.searched and one.score is not None]
-    pretrained = [one for one in scored if one.config["initial_weights"] == "pretrained"]
 
     def preference(one: TrialRecord) -> tuple[bool, bool, float]:
         same = one.config["backbone"] == winner.config["backbone"]
         return one.trial_id == winner.trial_id, same, one.score or 0.0
 
-    return max(pretrained, key=preference, default=None)
+    return max(_scored(records, "pretrained"), key=preference, default=None)
+
+
+def whole_scratch(records: Sequence[TrialRecord], chosen: TrialRecord, max_t: int) -> list[TrialRecord]:
+    """The trials of the search that trained the backbone of `chosen` from scratch, for all epochs of a full one."""
+    name = chosen.config["backbone"]
+    return [one for one in _scored(records, "scratch") if one.config["backbone"] == name and is_whole(one, max_t)]
+
+
+def _scored(records: Sequence[TrialRecord], weights: str) -> list[TrialRecord]:
+    """The trials of the search with a score that began with such weights."""
+    scored = [one for one in records if one.searched and one.score is not None]
+    return [one for one in scored if one.config["initial_weights"] == weights]
 
 
 def scratch_config(config: Config) -> Config:
@@ -215,5 +252,10 @@ def train_in_turn(trainings: Sequence[Training], task: TrainingTask) -> None:
 
 
 def _why_not(trainings: Sequence[Training]) -> str:
+    return _failure(trainings) or "there was no time for an epoch of each"
+
+
+def _failure(trainings: Sequence[Training]) -> str:
+    """What ended a training, if it was not the time; else ""."""
     failed = [one.error.strip().splitlines()[-1] for one in trainings if one.error]
-    return f"training failed: {failed[0]}" if failed else "there was no time for an epoch of each"
+    return f"training failed: {failed[0]}" if failed else ""

@@ -17,6 +17,7 @@ from autotl.data.pixels import PixelStore
 from autotl.errors import SearchError
 from autotl.ground import Call, Ground
 from autotl.models.saved import load_card
+from autotl.planning import chosen_backbones
 from autotl.predictor import Predictor, load_predictor
 from autotl.result import FitResult, TrialRecord
 from autotl.rundir import write_json
@@ -60,12 +61,13 @@ class KeptBack:
 def keep_back(call: Call, ground: Ground, advice: Advice) -> KeptBack:
     """What comes after the search, from how fast the slowest backbone embedded the images."""
     slowest = min(one.images_per_second for one in advice.backbones)
+    searched, _ = chosen_backbones(advice.backbones)
     n_train, n_val, n_test = (len(ground.dataset.indices(split)) for split in ("train", "val", "test"))
     tested = CLOSING_FACTOR * n_test / slowest
     embedded = CLOSING_FACTOR * min(YARDSTICK_IMAGES, n_train) / slowest
     return KeptBack(
         average=SOUP_SECONDS + 2 * n_val / slowest,
-        benefit=benefit_seconds(call.settings, advice, n_train),
+        benefit=benefit_seconds(call.settings, advice, n_train, searched),
         end=CLOSING_SECONDS + tested + min(embedded, YARDSTICK_SHARE * call.settings.budget.timeout),
     )
 

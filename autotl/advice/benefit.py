@@ -2,7 +2,8 @@
 
 The three benefits are those of Torrey & Shavlik ("Transfer Learning", Handbook of Research on Machine Learning
 Applications, 2009, doi:10.4018/978-1-60566-766-9.ch011): a higher start, a higher slope, a higher asymptote. Where the
-asymptote is lower, it is negative transfer.
+asymptote is lower, it is negative transfer. Training from scratch nearly always loses at first, so curves that end
+before half of their schedule have no asymptote, and decide nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from autotl.advice.wording import difference_text, score_text
 from autotl.result import Estimate
 from autotl.train.metrics import wilson_interval
 
-Verdict = Literal["positive transfer", "no measurable benefit", "negative transfer"]
+Verdict = Literal["positive transfer", "no measurable benefit", "negative transfer", "undecided"]
+DECIDING_SHARE = 0.5
+"""Of the planned epochs, for a verdict. A judgement: until then rates are high, and what began at chance climbs."""
 LAST_EPOCHS = 3
 """At most so many epochs make the asymptote, and at most a third of all: one epoch alone is noisy."""
 
@@ -38,7 +41,7 @@ class Both:
 
 @dataclass(frozen=True, slots=True)
 class Benefit:
-    """Pretrained weights against random ones, on equal terms.
+    """Pretrained weights against random ones. What is equal, and what is not, is said in `autotl.benefit`.
 
     Attributes:
         metric: of the scores, which are larger when better (`log_loss` is negated).
@@ -50,11 +53,13 @@ class Benefit:
         start: scores after epoch 1.
         slope: mean gain an epoch over the first half of the epochs, from epoch 0 on.
         lead: area between the curves by the trapezoidal rule, divided by `epochs`: the mean distance in score.
-        asymptote: means of the scores of the last epochs.
+        asymptote: means of the scores of the last epochs; of the last that both have, where the verdict is undecided.
         standard_error: of both asymptotes, as of a proportion of the validation images: the last epochs see the same
             images, so their mean is hardly more certain than one. NaN where the metric is not accuracy.
         difference: of the asymptotes, with its 95 % interval.
-        verdict: whether that interval lies above 0, holds it, or lies below.
+        verdict: whether that interval lies above 0, holds it, or lies below; "undecided" where fewer than half of the
+            planned epochs are common to both.
+        tried: trials from which each curve was picked by the validation images, pretrained and scratch.
         sentences: all of it in words.
     """
 
@@ -71,6 +76,7 @@ class Benefit:
     standard_error: Both
     difference: Estimate
     verdict: Verdict
+    tried: tuple[int, int]
     sentences: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +84,7 @@ class Benefit:
         plain = asdict(self) | {"pretrained": list(self.pretrained), "scratch": list(self.scratch)}
         if math.isnan(self.standard_error.pretrained):
             plain["standard_error"] = None
-        return plain | {"sentences": list(self.sentences)}
+        return plain | {"tried": list(self.tried), "sentences": list(self.sentences)}
 
 
 def compare_curves(
@@ -90,6 +96,8 @@ def compare_curves(
     backbone: str,
     planned: int,
     half_width: float = math.nan,
+    tried: tuple[int, int] = (1, 1),
+    failure: str = "",
 ) -> Benefit:
     """The three benefits, over the epochs that both curves have.
 
@@ -101,6 +109,8 @@ def compare_curves(
         planned: epochs for which the learning rates were scheduled.
         half_width: of the 95 % interval of one score, where the metric is not accuracy (whose interval follows from
             `n_images`); it is taken for both curves.
+        tried: trials from which each curve was picked, pretrained and scratch.
+        failure: what ended a curve early, if it was not the time.
 
     Raises:
         ValueError: if a curve has no epoch of training, or there are no images.
@@ -109,8 +119,8 @@ def compare_curves(
     if epochs < 1:
         raise ValueError("both curves need epoch 0 and one epoch of training or more")
     both = np.array([pretrained[: epochs + 1], scratch[: epochs + 1]], dtype=np.float64)
-    half = max(1, epochs // 2)
-    last = max(1, min(LAST_EPOCHS, epochs // 3))
+    half = _first_half(epochs)
+    last = _last_epochs(epochs)
     gap = both[0] - both[1]
     ends = both[:, -last:].mean(axis=1)
     errors = np.sqrt(ends * (1 - ends) / n_images) if metric == "accuracy" else np.full(2, math.nan)
@@ -128,10 +138,20 @@ def compare_curves(
         asymptote=_both(ends),
         standard_error=_both(errors),
         difference=difference,
-        verdict=_verdict(difference),
+        verdict=_verdict(difference) if epochs >= DECIDING_SHARE * planned else "undecided",
+        tried=tried,
         sentences=(),
     )
-    return _with_sentences(measured)
+    return replace(measured, sentences=_sentences(measured, failure))
+
+
+def _first_half(epochs: int) -> int:
+    return max(1, epochs // 2)
+
+
+def _last_epochs(epochs: int) -> int:
+    """How many epochs at the end of so many make the asymptote."""
+    return max(1, min(LAST_EPOCHS, epochs // 3))
 
 
 def _both(values: Any) -> Both:
@@ -164,10 +184,12 @@ def _verdict(difference: Estimate) -> Verdict:
 # -- in words ----------------------------------------------------------------------------------------------------
 
 
-def _with_sentences(measured: Benefit) -> Benefit:
-    sentences = (_say_start(measured), _say_slope(measured), _say_asymptote(measured), _say_verdict(measured))
-    cut = () if measured.epochs >= measured.planned else (_say_cut(measured),)
-    return replace(measured, sentences=sentences + cut)
+def _sentences(one: Benefit, failure: str) -> tuple[str, ...]:
+    undecided = one.verdict == "undecided"
+    verdict = _say_undecided(one, failure) if undecided else _say_verdict(one)
+    choice = (_say_choice(one),) if one.tried[0] > 1 else ()
+    cut = (_say_cut(one),) if one.epochs < one.planned and not undecided else ()
+    return _say_start(one), _say_slope(one), _say_asymptote(one), verdict, *choice, *cut
 
 
 def _say_start(one: Benefit) -> str:
@@ -180,9 +202,10 @@ def _say_start(one: Benefit) -> str:
 def _say_slope(one: Benefit) -> str:
     pretrained, scratch = (difference_text(value, one.metric) for value in (one.slope.pretrained, one.slope.scratch))
     lead = difference_text(one.lead, one.metric)
+    half = _first_half(one.epochs)
     return (
-        f"Slope: {pretrained} an epoch over the first half against {scratch} from scratch, which begins at chance; "
-        f"mean distance of the curves {lead}."
+        f"Slope: {pretrained} an epoch over the first {_epochs_text(half)} against {scratch} from scratch, which "
+        f"begins at chance; mean distance of the curves {lead}."
     )
 
 
@@ -196,7 +219,16 @@ def _say_asymptote(one: Benefit) -> str:
     limits = sorted((one.difference.low, one.difference.high), reverse=one.metric == "log_loss")
     low, high = (difference_text(limit, one.metric).split()[0] for limit in limits)
     by = difference_text(one.difference.value, one.metric)
-    return f"Asymptote: {pretrained} against {scratch} from scratch, {by} (95 % interval {low} to {high})."
+    return f"{_name_last(one)}: {pretrained} against {scratch} from scratch, {by} (95 % interval {low} to {high})."
+
+
+def _name_last(one: Benefit) -> str:
+    common = f"Last {_epochs_text(_last_epochs(one.epochs), 'common ')}"
+    return common if one.verdict == "undecided" else "Asymptote"
+
+
+def _epochs_text(count: int, kind: str = "") -> str:
+    return f"{kind}epoch" if count == 1 else f"{count} {kind}epochs"
 
 
 def _say_verdict(one: Benefit) -> str:
@@ -206,6 +238,23 @@ def _say_verdict(one: Benefit) -> str:
         return "Negative transfer: pretrained weights end lower than random ones, beyond the interval: they do harm."
     sooner = ", though they get there sooner" if one.lead > 0 and one.start.difference > 0 else ""
     return f"No measurable benefit: where pretrained weights end differs from random ones within the interval{sooner}."
+
+
+def _say_undecided(one: Benefit, failure: str) -> str:
+    remedy = failure or "more time is needed (`timeout`)"
+    return (
+        f"Undecided: both curves have only {one.epochs} of {one.planned} epochs in common, too few for a verdict, as "
+        f"training from scratch is slow at first; {remedy}."
+    )
+
+
+def _say_choice(one: Benefit) -> str:
+    pretrained, scratch = one.tried
+    rivals = "was one" if scratch == 1 else f"were {scratch}"
+    return (
+        "The terms favour pretrained weights: their settings were searched, and their curve was picked from "
+        f"{pretrained} trials by these validation images; from scratch there {rivals} to pick from."
+    )
 
 
 def _say_cut(one: Benefit) -> str:

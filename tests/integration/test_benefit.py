@@ -54,7 +54,7 @@ def test_pretrained_weights_help_on_a_few_coloured_shapes(result: autotl.FitResu
     assert benefit.pretrained[0] == pytest.approx(result.trials[0].score, abs=1 / 12 + 1e-9)  # the linear probe
 
 
-def test_training_from_scratch_is_a_trial_on_equal_terms(result: autotl.FitResult) -> None:
+def test_training_from_scratch_is_a_trial_with_the_settings_of_the_compared_one(result: autotl.FitResult) -> None:
     assert result.benefit is not None
     scratch = next(one for one in result.trials if one.trial_id == "benefit-scratch")
     assert (scratch.origin, scratch.error) == ("benefit", "")
@@ -63,6 +63,13 @@ def test_training_from_scratch_is_a_trial_on_equal_terms(result: autotl.FitResul
     compared = [one for one in result.trials if one.curve == result.benefit.pretrained]
     same = ("backbone", "augmentation", "batch_size", "weight_decay", "label_smoothing")
     assert {name: scratch.config[name] for name in same} in [{n: one.config[n] for n in same} for one in compared]
+
+
+def test_that_the_pretrained_curve_was_picked_from_two_trials_is_said(result: autotl.FitResult) -> None:
+    benefit = result.benefit
+    assert benefit is not None
+    assert benefit.tried == (2, 1)
+    assert "picked from 2 trials by these validation images; from scratch there was one" in benefit.sentences[-1]
 
 
 def test_it_does_not_count_as_a_trial_of_the_search(result: autotl.FitResult) -> None:

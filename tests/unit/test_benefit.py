@@ -12,8 +12,19 @@ import pytest
 import torch
 
 from autotl import benefit
-from autotl.benefit import Measured, benefit_seconds, comparable, is_whole, measure_benefit, scratch_config
+from autotl.advice.benefit import compare_curves
+from autotl.benefit import (
+    EPOCHS_WANTED,
+    Measured,
+    benefit_seconds,
+    comparable,
+    is_whole,
+    measure_benefit,
+    scratch_config,
+    whole_scratch,
+)
 from autotl.models.saved import ModelCard, load_card, save_model
+from autotl.planning import FEWEST
 from autotl.result import Estimate, Status, TrialRecord
 from autotl.rundir import RunDir
 from autotl.settings import Budget, FitSettings
@@ -144,9 +155,18 @@ def settings(timeout: float, *, asked: bool = False) -> FitSettings:
     return FitSettings(Path("photos"), Budget(timeout), measure_benefit=asked)
 
 
+def scratch_trial(score: float, curve: tuple[float, ...], **changes: Any) -> TrialRecord:
+    """One of the search."""
+    values: dict[str, Any] = {"trial_id": f"s{score}", "config": scratch_config(CONFIG), "curve": curve}
+    return trial(score, **(values | changes))
+
+
+def backbones(*speeds: float) -> Any:
+    return tuple(SimpleNamespace(images_per_second=speed) for speed in speeds)
+
+
 def advice(*, scratch: bool) -> Any:
-    speeds = (SimpleNamespace(images_per_second=50.0), SimpleNamespace(images_per_second=100.0))
-    return SimpleNamespace(backbones=speeds, scenario=SimpleNamespace(scratch=scratch))
+    return SimpleNamespace(backbones=backbones(100.0, 50.0, 200.0), scenario=SimpleNamespace(scratch=scratch))
 
 
 class TestWhen:
@@ -157,10 +177,20 @@ class TestWhen:
         assert benefit_seconds(settings(600.0), advice(scratch=False), 100) == 0.0
         assert benefit_seconds(settings(600.0), advice(scratch=True), 100) == pytest.approx(120.0)
 
-    def test_and_only_where_two_epochs_can_fit(self) -> None:
-        # Two epochs of four passes over 1,500 images at 100 images/s are 120 s.
-        assert benefit_seconds(settings(600.0), advice(scratch=True), 1500) == pytest.approx(120.0)
-        assert benefit_seconds(settings(600.0), advice(scratch=True), 1501) == 0.0
+    def test_and_only_where_two_epochs_of_both_can_fit_with_the_slowest_backbone(self) -> None:
+        # Two epochs of four passes over 375 images at 50 images/s are 60 s, and twice that for two trainings.
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 375) == pytest.approx(120.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 376) == 0.0
+
+    def test_a_slow_backbone_that_is_not_searched_does_not_count(self) -> None:
+        searched = backbones(100.0, 200.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 750, searched) == pytest.approx(120.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 751, searched) == 0.0
+
+    def test_the_epochs_wanted_can_decide_in_the_shortest_trial(self) -> None:
+        curve = (0.5,) * (EPOCHS_WANTED + 1)
+        shortest = compare_curves(curve, curve, "accuracy", 100, backbone="resnet18", planned=FEWEST)
+        assert shortest.verdict != "undecided"
 
 
 class TestWhat:
@@ -207,6 +237,18 @@ class TestWhat:
     def test_negative_scores_are_compared_as_well(self) -> None:
         trials = [trial(score, trial_id=f"log-loss-{score}") for score in (-0.5, -0.2, -0.4)]
         assert comparable(trials, CARD) is trials[1]
+
+    def test_whole_trials_from_scratch_of_the_same_backbone_are_rivals(self) -> None:
+        other = scratch_config(CONFIG | {"backbone": "other"})
+        rival = scratch_trial(0.6, (0.1, 0.3, 0.5, 0.6))
+        trials = [
+            trial(),
+            scratch_trial(0.7, (0.1, 0.3, 0.5, 0.7), config=other),
+            scratch_trial(0.7, (0.1, 0.3, 0.7), epochs=2, status=Status.CUT),
+            scratch_trial(0.7, (0.1, 0.3, 0.5, 0.7), origin="benefit"),
+            rival,
+        ]
+        assert whole_scratch(trials, trial(), MAX_T) == [rival]
 
     @pytest.mark.parametrize(
         ("changes", "whole"),
@@ -259,6 +301,12 @@ class TestMeasuring:
         assert (measured.benefit.epochs, measured.benefit.planned) == (2, MAX_T)
         assert measured.benefit.sentences[-1].startswith("Compared after 2 of 3 epochs")
 
+    def test_curves_that_the_time_cuts_before_half_are_undecided(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial(status=Status.CUT)], deadline=3.0)
+        assert measured.benefit is not None
+        assert (measured.benefit.epochs, measured.benefit.verdict) == (1, "undecided")
+        assert measured.benefit.sentences[-1].endswith("more time is needed (`timeout`).")
+
     def test_an_epoch_that_was_cut_does_not_count(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Tuning, "cut_after", 1)
         measured = measure_benefit(run, [trial()], deadline=100.0)
@@ -280,7 +328,9 @@ class TestMeasuring:
         monkeypatch.setattr(Tuning, "fails", error)
         measured = measure_benefit(run, [trial()], deadline=100.0)
         assert measured.benefit is not None
-        assert measured.benefit.epochs == 1
+        assert (measured.benefit.epochs, measured.benefit.verdict) == (1, "undecided")
+        assert "; training failed: " in measured.benefit.sentences[-1]
+        assert measured.benefit.sentences[-1].endswith(f"{type(error).__name__}: {error}.")
         assert measured.trials[0].status is Status.FAILED
         assert str(error) in measured.trials[0].error
         assert load_card(run.model).trial_id == "t0"
@@ -301,6 +351,41 @@ class TestMeasuring:
     def test_without_a_pretrained_trial_there_is_nothing_to_compare(self, run: RunDir) -> None:
         measured = measure_benefit(run, [trial(origin="probe"), trial(None)], deadline=100.0)
         assert measured == Measured(None, (), "no trial from pretrained weights has a score")
+
+
+class TestRivals:
+    """Trials from scratch of the search against the training after it, whose curve is 0.1, 0.2, 0.3, 0.4."""
+
+    def test_one_that_ends_higher_is_compared(self, run: RunDir) -> None:
+        rivals = [scratch_trial(0.6, (0.1, 0.3, 0.5, 0.6)), scratch_trial(0.85, (0.1, 0.3, 0.5, 0.85))]
+        measured = measure_benefit(run, [trial(), *rivals], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.scratch == (0.1, 0.3, 0.5, 0.85)
+        assert (measured.benefit.verdict, measured.benefit.epochs) == ("no measurable benefit", MAX_T)
+        assert origins(measured) == [("benefit-scratch", Status.COMPLETED, MAX_T)]
+
+    def test_one_that_ends_lower_is_not(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial(), scratch_trial(0.39, (0.1, 0.3, 0.35, 0.39))], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.scratch == (0.1, 0.2, 0.3, 0.4)
+
+    def test_from_how_many_each_curve_was_picked_is_kept_and_said(self, run: RunDir) -> None:
+        before = [trial(origin="probe"), trial(), trial(0.8, trial_id="t1"), trial(None, trial_id="t2")]
+        measured = measure_benefit(run, [*before, scratch_trial(0.3, (0.1, 0.2, 0.25, 0.3))], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.tried == (2, 2)
+        assert (
+            "picked from 2 trials by these validation images; from scratch there were 2"
+            in (measured.benefit.sentences[-1])
+        )
+
+    def test_one_serves_where_there_is_no_time_for_another(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Tuning, "cut_after", 0)
+        measured = measure_benefit(run, [trial(), scratch_trial(0.3, (0.1, 0.2, 0.25, 0.3))], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.scratch == (0.1, 0.2, 0.25, 0.3)
+        assert measured.benefit.tried == (1, 1)
+        assert measured.benefit.difference.n_images == CARD.validation.n_images
 
 
 class TestTheRunsModel:

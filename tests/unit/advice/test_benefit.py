@@ -126,11 +126,53 @@ class TestVerdict:
         assert math.isnan(one.standard_error.scratch)
 
 
+class TestUndecided:
+    @pytest.mark.parametrize(("epochs", "planned"), [(1, 20), (9, 20), (1, 3), (2, 5)])
+    @pytest.mark.parametrize("scores", [(0.9, 0.3), (0.3, 0.9), (0.6, 0.6)])
+    def test_fewer_than_half_of_the_epochs_decide_nothing(
+        self, epochs: int, planned: int, scores: tuple[float, float]
+    ) -> None:
+        curves = tuple((0.1, *[score] * epochs) for score in scores)
+        one = compare(curves[0], curves[1], planned=planned)
+        assert one.verdict == "undecided"
+        assert one.to_json()["verdict"] == "undecided"
+
+    @pytest.mark.parametrize(("epochs", "planned"), [(10, 20), (1, 2), (2, 3), (3, 5)])
+    def test_half_of_them_decide(self, epochs: int, planned: int) -> None:
+        one = compare((0.1, *[0.9] * epochs), (0.1, *[0.3] * epochs), planned=planned)
+        assert one.verdict == "positive transfer"
+
+    def test_what_counts_is_what_both_have(self) -> None:
+        assert compare((0.1, *[0.9] * 20), (0.1, 0.3), planned=20).verdict == "undecided"
+
+    def test_one_epoch_of_twenty_is_told_without_an_asymptote_or_an_end(self) -> None:
+        one = compare((0.80, 0.90), (0.10, 0.30), planned=20)
+        assert one.sentences == (
+            "Start: 90.0 % after one epoch against 30.0 % from scratch, +60.0 points (linear probe 80.0 %).",
+            "Slope: +10.0 points an epoch over the first epoch against +20.0 points from scratch, which begins at "
+            "chance; mean distance of the curves +65.0 points.",
+            "Last common epoch: 90.0 % (standard error 3.0) against 30.0 % (standard error 4.6) from scratch, "
+            "+60.0 points (95 % interval +47.9 to +69.3).",
+            "Undecided: both curves have only 1 of 20 epochs in common, too few for a verdict, as training from "
+            "scratch is slow at first; more time is needed (`timeout`).",
+        )
+        assert not any("ymptote" in said or " end" in said for said in one.sentences)
+
+    def test_several_last_epochs_are_counted(self) -> None:
+        curve = (0.1, *[0.5] * 9)
+        assert compare(curve, curve, planned=20).sentences[2].startswith("Last 3 common epochs: 50.0 %")
+
+    def test_more_time_is_not_asked_for_where_a_training_failed(self) -> None:
+        failure = "training failed: RuntimeError: out of memory"
+        said = compare((0.8, 0.9), (0.1, 0.3), failure=failure).sentences[3]
+        assert said.endswith("training from scratch is slow at first; training failed: RuntimeError: out of memory.")
+
+
 class TestWords:
     def test_the_numbers_are_said(self) -> None:
         assert compare(PRETRAINED, SCRATCH).sentences == (
             "Start: 84.0 % after one epoch against 20.0 % from scratch, +64.0 points (linear probe 80.0 %).",
-            "Slope: +3.3 points an epoch over the first half against +13.3 points from scratch, which begins at "
+            "Slope: +3.3 points an epoch over the first 3 epochs against +13.3 points from scratch, which begins at "
             "chance; mean distance of the curves +43.8 points.",
             "Asymptote: 95.0 % (standard error 2.2) against 66.0 % (standard error 4.7) from scratch, +29.0 points "
             "(95 % interval +18.5 to +39.1).",
@@ -155,6 +197,16 @@ class TestWords:
             "Compared after 3 of 6 epochs, all that both have: the learning rates had not yet fallen to zero."
         )
 
+    @pytest.mark.parametrize(("rivals", "text"), [(1, "there was one to pick from"), (3, "there were 3 to pick from")])
+    def test_that_the_pretrained_curve_is_the_best_of_several_is_said(self, rivals: int, text: str) -> None:
+        assert compare(PRETRAINED, SCRATCH, tried=(12, rivals)).sentences[-1] == (
+            "The terms favour pretrained weights: their settings were searched, and their curve was picked from 12 "
+            f"trials by these validation images; from scratch {text}."
+        )
+
+    def test_and_not_where_there_was_nothing_to_pick_from(self) -> None:
+        assert not any("favour" in said for said in compare(PRETRAINED, SCRATCH, tried=(1, 1)).sentences)
+
     def test_a_log_loss_is_said_as_it_is(self) -> None:
         one = compare(flat(-0.9, -0.5), flat(-2.3, -0.9), metric="log_loss", half_width=0.1, planned=3)
         assert "Start: 0.5000 after one epoch against 0.9000 from scratch, -0.4000 in log loss" in one.sentences[0]
@@ -167,6 +219,7 @@ class TestWords:
         assert plain["pretrained"] == list(PRETRAINED)
         assert plain["start"] == {"pretrained": 0.84, "scratch": 0.20}
         assert plain["verdict"] == "positive transfer"
+        assert plain["tried"] == [1, 1]
         assert plain["sentences"] == list(one.sentences)
 
     def test_a_standard_error_that_there_is_not_is_null(self) -> None:
