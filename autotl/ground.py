@@ -150,7 +150,8 @@ def rows_for_stages(dataset: Dataset, seed: int) -> NDArray[np.int64]:
 
 def provenance(call: Call, dataset: Dataset, metric: str, precision: Precision) -> dict[str, Any]:
     """Where a model of this call comes from, as plain data."""
-    train, val = (dataset.labels[dataset.indices(split)] for split in ("train", "val"))
+    train, val, test = (dataset.labels[dataset.indices(split)] for split in ("train", "val", "test"))
+    n_classes = len(dataset.classes)
     return {
         "dataset": str(dataset.root),
         "dataset_fingerprint": dataset.fingerprint(),
@@ -159,7 +160,8 @@ def provenance(call: Call, dataset: Dataset, metric: str, precision: Precision) 
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(call.begun)),
         "versions": versions(),
         # What a model has to beat to be worth reusing, see `autotl.sources`.
-        "majority_score": majority_score(metric, train, val, len(dataset.classes)),
+        "majority_score": majority_score(metric, train, val, n_classes),
+        "majority_score_test": majority_score(metric, train, test, n_classes) if len(test) else None,
         "sources": [source.to_json() for source in call.checked.sources],
     }
 

@@ -1,15 +1,18 @@
 """Own source models: the best model of an earlier run as a backbone, and the yardstick that a run leaves for that.
 
 The naive model that a source has to beat gives every image the class shares of its training images: what has learned
-no more than these has nothing to transfer.
+no more than these has nothing to transfer. Of many candidates at chance the best one looks better than it: its score on
+the validation images that it was chosen on has to hold for so many looks. Test images are looked at once.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -24,9 +27,11 @@ from autotl.models.backbone import preprocessing_of
 from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.models.saved import ModelCard, load_card
 from autotl.models.weights import load_pretrained, locate
+from autotl.result import Estimate
 from autotl.rundir import RunDir
 from autotl.train.activations import ImageSource, batches, embed
 from autotl.train.device import pick_device
+from autotl.train.metrics import wilson_interval
 
 YARDSTICK_IMAGES = 1000
 """Training images in a run's yardstick, at most."""
@@ -95,7 +100,7 @@ def look_at(path: Path) -> tuple[OwnSource | None, list[Problem]]:
         return None, [Problem("run folder", where, str(error))]
     entry, problems = _look_at_model(run, card, where)
     yardstick, more = _look_at_yardstick(run, card, where)
-    problems += more + _look_at_score(card, where)
+    problems += more + _look_at_score(run, card, where)
     if problems or entry is None or yardstick is None:
         return None, problems
     name = run.path.resolve().name
@@ -153,22 +158,67 @@ def _look_at_yardstick(run: RunDir, card: ModelCard, where: str) -> tuple[Yardst
     return yardstick, []
 
 
-def _look_at_score(card: ModelCard, where: str) -> list[Problem]:
-    naive, validation = card.provenance.get("majority_score"), card.validation
+def _look_at_score(run: RunDir, card: ModelCard, where: str) -> list[Problem]:
+    """Whether the model surely beats the naive one: on the test images, else on those it was chosen on."""
+    tested, naive = _test_estimate(run), card.provenance.get("majority_score_test")
+    if tested is not None and isinstance(naive, int | float):
+        return _compare(card.metric, "test", tested, naive, 1, where)
+    naive = card.provenance.get("majority_score")  # on the validation images: no measure of a test score
     if not isinstance(naive, int | float):
         found = "model/model.json does not say how the naive model does: it was made by an older autotl"
         return [Problem("run folder", where, found, remedy=_REFIT)]
-    smaller_is_better = card.metric == "log_loss"
-    surely = -validation.high if smaller_is_better else validation.low
-    if surely > naive:  # never true of NaN
+    looks = _scored_candidates(run)
+    if not looks:
+        found = f"has no {run.trials.name} with scores: of how many candidates its model is the best is unknown"
+        return [Problem("run folder", where, found, remedy="name the whole run folder, or fit its data again")]
+    return _compare(card.metric, "validation", card.validation, naive, looks, where)
+
+
+def _compare(metric: str, split: str, estimate: Estimate, naive: float, looks: int, where: str) -> list[Problem]:
+    low, high = interval_of_best(metric, estimate, looks)
+    if (-high if metric == "log_loss" else low) > naive:  # never true of NaN
         return []
+    best = f" for the best of {looks} candidates" if looks > 1 else ""
     found = (
-        f"its model does not surely beat the naive one that always names the largest class: validation {card.metric} "
-        f"{validation.value:.3f} (95 % interval {validation.low:.3f} to {validation.high:.3f}, {validation.n_images} "
-        f"images), the naive model {abs(naive):.3f}"
+        f"its model does not surely beat the naive one that always names the largest class: {split} {metric} "
+        f"{estimate.value:.3f} (95 % interval{best} {low:.3f} to {high:.3f}, {estimate.n_images} images), the naive "
+        f"model {abs(naive):.3f}"
     )
     remedy = "fit its data with more images or more time, or leave this source out"
     return [Problem("run folder", where, found, "an interval on the better side of the naive model", remedy)]
+
+
+def _test_estimate(run: RunDir) -> Estimate | None:
+    """None where the run has no test images, did not come to its end, or its result cannot be read."""
+    try:
+        return Estimate(**rundir.read_json(run.result)["test"])
+    except (RunFolderError, KeyError, TypeError):
+        return None
+
+
+def _scored_candidates(run: RunDir) -> int:
+    """Trials with a score, probes included. Epochs do not count: those of one trial are nearly the same model."""
+    scores = [one.get("score") for one in run.read_trials() if isinstance(one, dict)]
+    return sum(isinstance(score, int | float) and math.isfinite(score) for score in scores)
+
+
+def interval_of_best(metric: str, estimate: Estimate, looks: int) -> tuple[float, float]:
+    """The 95 % interval of the best of `looks` candidates, which holds for all of them at once (Bonferroni).
+
+    Args:
+        metric: what was estimated.
+        estimate: of the best candidate, with the 95 % interval of a single look.
+        looks: candidates that were scored on the same images, 1 or more.
+    """
+    n, chance = estimate.n_images, 0.05 / looks
+    # Where every draw scores 1, a bootstrap's interval has no width, however few the images are: Wilson's has.
+    if metric == "accuracy" or (metric != "log_loss" and estimate.low == 1.0):
+        return wilson_interval(round(estimate.value * n), n, 1.0 - chance)
+    # A bootstrap's draws are gone, and 500 have no such tails: its halves are widened as a normal distribution's are.
+    wider = NormalDist().inv_cdf(chance / 2) / NormalDist().inv_cdf(0.05 / 2)
+    low = estimate.value - wider * (estimate.value - estimate.low)
+    high = estimate.value + wider * (estimate.high - estimate.value)
+    return max(0.0, low), high if metric == "log_loss" else min(1.0, high)
 
 
 def leave_yardstick(run: RunDir, dataset: Dataset, store: PixelStore, seconds: float, workers: int) -> int:
@@ -186,8 +236,8 @@ def leave_yardstick(run: RunDir, dataset: Dataset, store: PixelStore, seconds: f
 
     Raises:
         BackboneError: if the model cannot be loaded.
-        ValueError: if there are fewer than `MIN_PHOTOGRAPHS` training images; if all images, or half of their pairs,
-            look the same to the model: nothing can be measured with that.
+        ValueError: if there are fewer than `MIN_PHOTOGRAPHS` training images; if half of the pairs of images, or more,
+            look the same to the model.
         OSError: if the file cannot be written.
     """
     rows = np.random.default_rng(0).permutation(dataset.indices("train"))[:YARDSTICK_IMAGES]
@@ -209,9 +259,6 @@ def leave_yardstick(run: RunDir, dataset: Dataset, store: PixelStore, seconds: f
     )
     names = tuple(dataset.classes[dataset.labels[row]] for row in rows[: len(embeddings)])
     yardstick = make_yardstick(dataset.root.name, card.backbone, embeddings, names)
-    spread = np.ptp(embeddings, axis=0).max()
-    if not (spread > 1e-6 * np.abs(embeddings).max() and yardstick.squared_bandwidth > 0):
-        raise ValueError("the images look the same to the model")
     save_yardstick(replace(yardstick, weights_sha256=card.sha256), run.yardstick)
     return len(embeddings)
 

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,10 @@ from autotl.console import Console
 from autotl.data.decode import IMAGE_SUFFIXES
 from autotl.data.folder import unreadable_problems
 from autotl.data.pixels import build_store
-from autotl.errors import BackboneError, Problem, raise_if_any
+from autotl.errors import BackboneError, DatasetError, Problem, raise_if_any
 from autotl.models.backbone import preprocessing_named
 from autotl.models.catalog import BackboneEntry, find_entry
-from autotl.models.weights import locate
+from autotl.models.weights import file_sha256, locate
 from autotl.train.cache import DiskCache
 from autotl.train.prepare import prepare
 
@@ -43,17 +43,25 @@ def build(asked: Building, console: Console) -> Yardstick:
     """Make the yardstick, write it, and return it. Embeddings are computed in float32.
 
     Raises:
-        InputError: with every problem at once; images that turn out damaged when they are decoded come later.
+        InputError: with every problem at once; images that turn out damaged when they are decoded come later, and last
+            those that look the same.
     """
     paths, problems = find_photographs(asked.images)
     entry, found = _find_entry(asked)
     raise_if_any([*problems, *found, *_check_output(asked.output)])
     assert entry is not None
     chosen = choose(paths, MAX_PHOTOGRAPHS)
+    # Before they are read: if the weights are replaced meanwhile, the yardstick is refused and not wrong.
+    checksum = file_sha256(Path(entry.path)) if entry.path else ""
     with tempfile.TemporaryDirectory(prefix="autotl-yardstick-") as scratch:
         embeddings = _embed(asked, entry, chosen, Path(scratch), console)
     names = tuple(class_name(path) for path in chosen)
-    yardstick = make_yardstick(asked.source, asked.backbone if entry.path else entry.name, embeddings, names)
+    backbone = f"{entry.name}={entry.path}" if entry.path else entry.name
+    try:
+        yardstick = replace(make_yardstick(asked.source, backbone, embeddings, names), file_sha256=checksum)
+    except ValueError as error:
+        problem = Problem("dataset", f"images {asked.images}", str(error), "photographs that differ, of many classes")
+        raise DatasetError([problem]) from error
     save_yardstick(yardstick, asked.output)
     return yardstick
 

@@ -11,13 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autotl.advice.distances import squared_distances
 from autotl.errors import Problem, SettingsError
+from autotl.models.weights import file_sha256
 from autotl.rundir import write_atomically
 
 SHIPPED = "imagenet1k-lite0.npz"
 KEYS = ("source", "backbone", "embeddings", "names", "squared_bandwidth")
 MIN_PHOTOGRAPHS = 20
 """Fewer photographs do not make a source."""
+SAME = 2.0**-20
+"""Squared distance of rows that are the same: half precision moves a row of length 1 by up to 2^-11, two by 2^-10."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,11 +30,12 @@ class Yardstick:
 
     Attributes:
         source: the data it stands for, such as "ImageNet-1k".
-        backbone: timm's name of the model that made the embeddings.
+        backbone: timm's name of the model that made the embeddings; NAME=PATH if its weights came from a local file.
         embeddings: rows of length 1, float32, shape (photographs, dimensions).
         names: of the photographs' classes, one a row.
         squared_bandwidth: of the RBF kernel: the median squared distance between two of the rows.
         weights_sha256: of the run's model that made the embeddings; "" where pretrained weights did.
+        file_sha256: of the file of weights in `backbone`; "" without one.
     """
 
     source: str
@@ -39,15 +44,27 @@ class Yardstick:
     names: tuple[str, ...]
     squared_bandwidth: float
     weights_sha256: str = ""
+    file_sha256: str = ""
 
 
 def make_yardstick(source: str, backbone: str, embeddings: NDArray[np.float32], names: tuple[str, ...]) -> Yardstick:
-    """A yardstick from raw embeddings, shape (photographs, dimensions); rows are scaled to length 1."""
+    """A yardstick from raw embeddings, shape (photographs, dimensions); rows are scaled to length 1.
+
+    Raises:
+        ValueError: if half of the pairs of rows are the same, or more: nothing can be measured with that.
+    """
     rows = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     rows = rows.astype(np.float16).astype(np.float32)
-    squared = 2.0 - 2.0 * (rows @ rows.T)
-    median = float(np.median(squared[np.triu_indices(len(rows), k=1)]))
+    median = _median_squared_distance(rows)
+    if not median > SAME:  # or NaN
+        raise ValueError("half of the pairs of images, or more, look the same to the model")
     return Yardstick(source, backbone, rows, names, median)
+
+
+def _median_squared_distance(rows: NDArray[np.float32]) -> float:
+    """Between two of the rows."""
+    # Not 2 - 2 rows @ rows.T: rounded rows are not quite of length 1, and copies would seem to lie apart.
+    return float(np.median(squared_distances(rows, rows)[np.triu_indices(len(rows), k=1)]))
 
 
 def save_yardstick(yardstick: Yardstick, path: Path) -> None:
@@ -61,6 +78,7 @@ def save_yardstick(yardstick: Yardstick, path: Path) -> None:
         names=np.array(yardstick.names),
         squared_bandwidth=np.array(yardstick.squared_bandwidth),
         weights_sha256=np.array(yardstick.weights_sha256),
+        file_sha256=np.array(yardstick.file_sha256),
     )
     write_atomically(path, content.getvalue())
 
@@ -69,7 +87,7 @@ def load_yardstick(path: Path | None = None) -> Yardstick:
     """The yardstick at `path`, or the one shipped with the package.
 
     Raises:
-        SettingsError: if the file is missing, damaged, or no yardstick.
+        SettingsError: if the file is missing, damaged, or no yardstick; if its backbone's file of weights has changed.
     """
     path = path or Path(__file__).with_name(SHIPPED)
     if not path.is_file():
@@ -78,20 +96,39 @@ def load_yardstick(path: Path | None = None) -> Yardstick:
         with np.load(path, allow_pickle=False) as arrays:
             # A file that holds one array alone is returned as that array, which has no keys.
             read = {key: arrays[key] for key in KEYS}
-            weights_sha256 = str(arrays["weights_sha256"]) if "weights_sha256" in arrays else ""
+            checksums = {key: str(arrays[key]) for key in ("weights_sha256", "file_sha256") if key in arrays}
     except (OSError, EOFError, KeyError, ValueError, TypeError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise SettingsError([_problem(path, f"cannot be read ({type(error).__name__}: {error})")]) from error
     found = _what_is_wrong(read)
     if found:
         raise SettingsError([_problem(path, found)])
-    return Yardstick(
+    yardstick = Yardstick(
         source=str(read["source"]),
         backbone=str(read["backbone"]),
         embeddings=read["embeddings"].astype(np.float32),
         names=tuple(str(name) for name in read["names"]),
         squared_bandwidth=float(read["squared_bandwidth"]),
-        weights_sha256=weights_sha256,
+        **checksums,
     )
+    _check_weights(yardstick, path)
+    return yardstick
+
+
+def _check_weights(yardstick: Yardstick, path: Path) -> None:
+    """Whether the file of weights is the one that made the embeddings; with others they measure nothing.
+
+    Raises:
+        SettingsError: if it is another one.
+    """
+    weights = yardstick.backbone.partition("=")[2]
+    try:
+        if not yardstick.file_sha256 or file_sha256(Path(weights)) == yardstick.file_sha256:
+            return
+    except OSError:
+        return  # told by whoever looks for the backbone
+    found = f"{weights} holds other weights now than those that made it"
+    remedy = "put those weights back, or build the yardstick again"
+    raise SettingsError([Problem("settings", f"yardstick {path}", found, remedy=remedy)])
 
 
 def _problem(path: Path, found: str) -> Problem:
@@ -108,4 +145,6 @@ def _what_is_wrong(read: dict[str, NDArray[np.generic]]) -> str:
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     if not (np.abs(lengths - 1.0) < 0.01).all() or not 0.0 < float(bandwidth) < np.inf:
         return "holds embeddings that are not of length 1, or no bandwidth above 0"
+    if not _median_squared_distance(embeddings.astype(np.float32)) > SAME:
+        return "holds embeddings of which half of the pairs, or more, are the same"
     return ""

@@ -81,8 +81,8 @@ def list_folder(
     Args:
         root: the data set, in one of `LAYOUTS`.
         skip_unreadable: leave unreadable images out, as a finding, instead of reporting them as problems.
-        for_training: demand two classes or more with two training images or more each; otherwise splits without train
-            will do.
+        for_training: demand two classes or more with two training images or more each, of different content where there
+            is no validation split; otherwise splits without train will do.
 
     Returns:
         The listing, and the problems; the listing is of use only when there are none.
@@ -195,12 +195,28 @@ def check_classes(listing: Listing) -> list[Problem]:
         remedy = "add images to these classes or remove their folders"
         found = f"classes with a single training image: {', '.join(lonely)}"
         problems.append(Problem("dataset", where, found, "at least 2 training images a class", remedy))
+    copies = sorted(_classes_of_copies(listing) - set(lonely))
+    if copies and not any(image.split == "val" for image in listing.images):
+        # Copies stay on one side (`splits.stratified_holdout`): such a class has no image to validate on.
+        remedy = "add other images to these classes or remove their folders"
+        found = f"classes whose training images are copies of a single one: {', '.join(copies)}"
+        allowed = "at least 2 different training images a class, one of them for validation"
+        problems.append(Problem("dataset", where, found, allowed, remedy))
     for split in ("val", "test"):
         unknown = sorted({image.label for image in listing.images if image.split == split} - set(trainable))
         if unknown:
             found = f"{split} has classes that train has not: {', '.join(unknown)}"
             problems.append(Problem("dataset", where, found, "the classes of train"))
     return problems
+
+
+def _classes_of_copies(listing: Listing) -> set[str]:
+    """The classes with a single content among their training images."""
+    contents = defaultdict(set)
+    for image in listing.images:
+        if image.split in (None, "train"):
+            contents[image.label].add(listing.groups.get(image.path, image.path))
+    return {label for label, different in contents.items() if len(different) < 2}
 
 
 def _set_unreadable_apart(

@@ -33,7 +33,7 @@ class ModelCard:
         metric, score, log_loss: validation score (larger is better) and log loss it was chosen for.
         validation: that metric with its interval on the validation images.
         trial_id, epoch, config: where in the search it arose.
-        provenance: data fingerprint, seed, versions, date, the score of the naive model there, own sources.
+        provenance: data fingerprint, seed, versions, date, the scores of the naive model, own sources.
         weights, sha256: name and checksum of the file of weights; filled in when saved.
     """
 

@@ -69,6 +69,8 @@ class TestResult:
         assert result.test.n_images == 24
         assert result.test.value > 0.8  # chance is a third
         assert result.test.low > 1 / 3
+        naive = result.predictor.card.provenance["majority_score_test"]
+        assert naive == pytest.approx(1 / 3), "what a run that reuses this model compares it with"
 
     def test_the_validation_score_is_that_of_images_held_back(self, result: autotl.FitResult) -> None:
         assert result.validation.n_images == 12  # a fifth of 60

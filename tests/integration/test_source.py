@@ -94,6 +94,7 @@ def test_a_run_that_was_ended_early_leaves_a_yardstick_of_its_training_images(fi
     card = autotl.load(first).card
     assert yardstick.weights_sha256 == card.sha256
     assert card.provenance["majority_score"] == pytest.approx(1 / 3)
+    assert card.provenance["majority_score_test"] is None, "there are no test images"
 
 
 def test_the_advice_names_the_source_and_follows_it(second: autotl.FitResult) -> None:

@@ -23,8 +23,9 @@ from autotl.models.weights import load_pretrained, locate
 from autotl.predictor import load_predictor
 from autotl.result import Estimate
 from autotl.rundir import RunDir
-from autotl.sources import embed_until, entry_of, find_sources, leave_yardstick, look_at
+from autotl.sources import embed_until, entry_of, find_sources, interval_of_best, leave_yardstick, look_at
 from autotl.train.activations import ImageSource, embed
+from autotl.train.metrics import wilson_interval
 
 NAME = "resnet10t.c3_in1k"
 CARD = ModelCard(
@@ -44,10 +45,11 @@ CARD = ModelCard(
 
 
 def make_run(folder: Path, card: ModelCard = CARD, seed: int = 0) -> RunDir:
-    """A run with a model of random weights and a yardstick of random numbers."""
+    """A run with a model of random weights, the only candidate, and a yardstick of random numbers."""
     torch.manual_seed(seed)
     run = RunDir(folder)
     save_model(run.model, create(card.backbone, len(card.classes), None).model.state_dict(), card)
+    run.append_trial({"origin": "probe", "score": card.score})
     raw = np.random.default_rng(seed).normal(size=(20, 512)).astype(np.float32)
     yardstick = make_yardstick("photos", card.backbone, raw, ("a",) * 20)
     save_yardstick(replace(yardstick, weights_sha256=load_card(run.model).sha256), run.yardstick)
@@ -156,9 +158,9 @@ def test_a_yardstick_of_another_model_is_a_problem(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("metric", "validation", "naive", "fine"),
     [
-        ("accuracy", (0.6, 0.51, 0.7), 0.5, True),
-        ("accuracy", (0.6, 0.49, 0.7), 0.5, False),
-        ("accuracy", (0.6, 0.5, 0.7), 0.5, False),
+        ("accuracy", (0.7, *wilson_interval(28, 40)), 0.54, True),
+        ("accuracy", (0.7, *wilson_interval(28, 40)), 0.55, False),
+        ("accuracy", (0.7, *wilson_interval(28, 40)), wilson_interval(28, 40)[0], False),
         ("log_loss", (0.5, 0.4, 0.68), -0.69, True),
         ("log_loss", (0.5, 0.4, 0.7), -0.69, False),
         ("roc_auc", (0.9, 0.8, 0.95), float("nan"), False),
@@ -177,9 +179,87 @@ def test_the_whole_interval_has_to_lie_above_the_naive_model(
     )
 
 
+def estimate_of(right: int, n: int) -> dict[str, float]:
+    """The accuracy of a model that is right on so many of n images."""
+    low, high = wilson_interval(right, n)
+    return {"value": right / n, "low": low, "high": high, "n_images": n}
+
+
+def test_the_best_of_many_candidates_at_chance_is_seldom_taken_for_better() -> None:
+    best = np.random.default_rng(0).binomial(100, 0.5, size=(1000, 30)).max(axis=1)
+    estimates = [Estimate(**estimate_of(int(right), 100)) for right in best]
+    assert np.mean([one.low > 0.5 for one in estimates]) > 0.4  # what a single look would say
+    assert np.mean([interval_of_best("accuracy", one, 30)[0] > 0.5 for one in estimates]) < 0.05
+
+
+def test_the_validation_interval_is_that_of_the_best_of_all_candidates_with_a_score(run: RunDir) -> None:
+    change_card(run, validation=estimate_of(62, 100), provenance={"majority_score": 0.5})
+    assert look_at(run.path)[0] is not None  # the only candidate
+    for score in (*[0.5] * 28, None, float("nan")):
+        run.append_trial({"origin": "search", "score": score})
+    run.append_trial({"origin": "benefit", "score": 0.4})
+    low, high = wilson_interval(62, 100, 1 - 0.05 / 30)
+    assert found(run.path) == [
+        "its model does not surely beat the naive one that always names the largest class: validation accuracy 0.620 "
+        f"(95 % interval for the best of 30 candidates {low:.3f} to {high:.3f}, 100 images), the naive model 0.500"
+    ]
+    assert low < 0.5 < wilson_interval(62, 100)[0]
+
+
+@pytest.mark.parametrize(("right", "naive", "fine"), [(70, 0.5, True), (55, 0.5, False), (70, 0.7, False)])
+def test_test_images_decide_where_there_are_any(run: RunDir, right: int, naive: float, fine: bool) -> None:
+    # On the validation images it is the other way round.
+    provenance = {"majority_score": 0.9 if fine else 0.1, "majority_score_test": naive}
+    change_card(run, validation=estimate_of(80, 100), provenance=provenance)
+    run.result.write_text(json.dumps({"test": estimate_of(right, 100)}))
+    for _ in range(29):  # the test images are looked at once, however many candidates there are
+        run.append_trial({"origin": "search", "score": 0.5})
+    source, problems = look_at(run.path)
+    assert (source is not None) == fine
+    low, high = wilson_interval(right, 100)
+    expected = f"test accuracy {right / 100:.3f} (95 % interval {low:.3f} to {high:.3f}, 100 images), the naive model"
+    assert [expected in problem.found for problem in problems] == ([] if fine else [True])
+
+
+@pytest.mark.parametrize("result", [None, "{", "[]", "{}", '{"test": null}', '{"test": {"value": 1.0}}', "tested"])
+def test_without_a_test_score_to_compare_the_validation_images_decide(run: RunDir, result: str | None) -> None:
+    of_test = {} if result == "tested" else {"majority_score_test": 0.5}  # runs of earlier versions do not say
+    change_card(run, validation=estimate_of(50, 100), provenance={"majority_score": 0.45} | of_test)
+    if result is not None:
+        run.result.write_text(json.dumps({"test": estimate_of(99, 100)}) if result == "tested" else result)
+    (text,) = found(run.path)
+    assert ": validation accuracy 0.500 (95 % interval 0.404 to 0.596, 100 images), the naive model 0.450" in text
+
+
+@pytest.mark.parametrize("content", [None, "", '{"score": null}\n'])
+def test_a_run_that_does_not_tell_its_candidates_is_refused(run: RunDir, content: str | None) -> None:
+    run.trials.unlink()
+    if content is not None:
+        run.trials.write_text(content)
+    text = "has no trials.jsonl with scores: of how many candidates its model is the best is unknown"
+    assert found(run.path) == [text]
+
+
+def test_intervals_of_the_best_of_many_are_wider_and_of_one_as_they_were() -> None:
+    one = Estimate(0.5, 0.4, 0.7, 40)
+    wider = 3.1440 / 1.9600  # normal quantiles of 1 - 0.025 / 30 and 0.975
+    for metric in ("balanced_accuracy", "f1_macro", "roc_auc", "log_loss"):
+        assert interval_of_best(metric, one, 1) == pytest.approx((0.4, 0.7))
+        assert interval_of_best(metric, one, 30) == pytest.approx((0.5 - wider * 0.1, 0.5 + wider * 0.2), abs=1e-4)
+    assert interval_of_best("f1_macro", Estimate(0.5, 0.1, 0.9, 40), 30) == (0.0, 1.0)
+    assert interval_of_best("log_loss", Estimate(0.9, 0.4, 1.4, 40), 30) == pytest.approx((0.098, 1.702), abs=1e-3)
+    assert interval_of_best("accuracy", Estimate(**estimate_of(20, 40)), 1) == wilson_interval(20, 40)
+
+
+def test_a_few_images_that_are_all_right_make_no_sure_model() -> None:
+    low, high = interval_of_best("balanced_accuracy", Estimate(1.0, 1.0, 1.0, 4), 30)  # as a bootstrap has it
+    assert (low, high) == wilson_interval(4, 4, 1 - 0.05 / 30)
+    assert low < 0.5
+
+
 def test_all_problems_of_all_sources_are_told(run: RunDir, tmp_path: Path) -> None:
     run.yardstick.unlink()
-    change_card(run, validation={"value": 0.4, "low": 0.3, "high": 0.5, "n_images": 40})
+    change_card(run, validation=estimate_of(16, 40))
     sources, problems = find_sources([run.path, tmp_path / "gone"])
     assert sources == ()
     assert [problem.where for problem in problems] == [f"source {run.path}"] * 2 + [f"source {tmp_path / 'gone'}"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
 
 from autotl.advice.building import Building, build, choose, class_name, find_photographs
 from autotl.advice.reference import load_yardstick
 from autotl.console import Console
-from autotl.errors import DatasetError, InputError
+from autotl.errors import DatasetError, InputError, SettingsError
+from autotl.models.catalog import find_entry
+from autotl.models.weights import file_sha256, save_state
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 
@@ -93,3 +98,35 @@ def test_what_is_built_is_read_back(tmp_path: Path) -> None:
     assert read.embeddings.shape == (20, 1280)
     np.testing.assert_array_equal(read.embeddings, made.embeddings)
     assert len(np.unique(read.embeddings, axis=0)) == 20
+
+
+def test_photographs_that_are_copies_of_one_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 1)
+    for place in range(1, 20):
+        shutil.copy(tmp_path / "photos" / "00.png", tmp_path / "photos" / f"{place:02d}.png")
+    with pytest.raises(DatasetError) as caught:
+        build(Building(tmp_path / "photos", LITE0, tmp_path / "own.npz", "x"), Console(quiet=True))
+    (problem,) = caught.value.problems
+    assert problem.where == f"images {tmp_path / 'photos'}"
+    assert problem.found == "half of the pairs of images, or more, look the same to the model"
+    assert problem.allowed == "photographs that differ, of many classes"
+    assert not (tmp_path / "own.npz").exists()
+
+
+def test_weights_of_a_file_are_found_from_any_folder_and_have_to_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "here" / "photos", 20)
+    weights = tmp_path / "here" / "w.safetensors"
+    torch.manual_seed(0)
+    save_state(timm.create_model("resnet10t"), weights)
+    monkeypatch.chdir(tmp_path / "here")
+    build(Building(Path("photos"), "resnet10t.c3_in1k=w.safetensors", Path("own.npz"), "noise"), Console(quiet=True))
+    monkeypatch.chdir(tmp_path)
+    read = load_yardstick(Path("here/own.npz"))
+    assert read.backbone == f"resnet10t.c3_in1k={weights}"
+    assert find_entry(read.backbone).path == str(weights)
+    assert (read.file_sha256, read.weights_sha256) == (file_sha256(weights), "")
+    save_state(timm.create_model("resnet10t"), weights)
+    with pytest.raises(SettingsError, match="holds other weights now than those that made it"):
+        load_yardstick(Path("here/own.npz"))

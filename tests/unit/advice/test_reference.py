@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,53 @@ def test_bandwidth_is_the_median_squared_distance() -> None:
     assert make_yardstick("a", "b", corners[[0, 2]], tuple("xy")).squared_bandwidth == pytest.approx(4.0)
 
 
+def test_the_bandwidth_of_images_that_look_nearly_the_same_is_that_of_their_differences() -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=200) + 0.01 * generator.normal(size=(20, 200))
+    made = make_yardstick("a", "b", rows.astype(np.float32), ("x",) * 20)
+    pairs = pdist(made.embeddings.astype(np.float64), "sqeuclidean")
+    assert made.squared_bandwidth == pytest.approx(float(np.median(pairs)), rel=1e-9)
+    assert made.squared_bandwidth == pytest.approx(2e-4, rel=0.2)
+
+
+@pytest.mark.parametrize(("copies", "fine"), [(20, False), (15, False), (14, True)])  # 190, 105, 91 of 190 pairs
+def test_copies_make_no_yardstick_where_half_of_the_pairs_are_the_same(copies: int, fine: bool) -> None:
+    generator = np.random.default_rng(0)
+    raw = generator.normal(size=(20, 1280))
+    raw[:copies] = raw[0] * (1 + 1e-6 * generator.normal(size=(copies, 1280)))  # embedded in other batches
+    if fine:
+        assert make_yardstick("a", "b", raw.astype(np.float32), ("x",) * 20).squared_bandwidth > 1.0
+    else:
+        with pytest.raises(ValueError, match="half of the pairs of images, or more, look the same to the model"):
+            make_yardstick("a", "b", raw.astype(np.float32), ("x",) * 20)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_embeddings_that_say_nothing_make_no_yardstick(value: float) -> None:
+    with pytest.raises(ValueError, match="look the same"):
+        make_yardstick("a", "b", np.full((20, 5), value, dtype=np.float32), ("x",) * 20)
+
+
+def test_the_file_of_weights_has_to_be_the_one_that_made_the_embeddings(tmp_path: Path) -> None:
+    weights, file = tmp_path / "w.pth", tmp_path / "one.npz"
+    weights.write_bytes(b"then")
+    made = make_yardstick("a", f"resnet18.a1_in1k={weights}", np.eye(20, dtype=np.float32), ("x",) * 20)
+    checksum = hashlib.sha256(b"then").hexdigest()
+    save_yardstick(replace(made, file_sha256=checksum), file)
+    assert load_yardstick(file).file_sha256 == checksum
+    weights.write_bytes(b"now")
+    with pytest.raises(SettingsError) as caught:
+        load_yardstick(file)
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.found) == (
+        f"yardstick {file}",
+        f"{weights} holds other weights now than those that made it",
+    )
+    assert problem.remedy == "put those weights back, or build the yardstick again"
+    weights.unlink()  # told by whoever looks for the backbone, as in any other place
+    assert load_yardstick(file).backbone == f"resnet18.a1_in1k={weights}"
+
+
 def test_the_shipped_yardstick_is_sound() -> None:
     shipped = load_yardstick()
     assert shipped.source == "ImageNet-1k"
@@ -92,6 +140,7 @@ def damaged(**changes: Any) -> dict[str, Any]:
         ({"embeddings": np.full((20, 3), "x")}, "holds no table"),
         ({"squared_bandwidth": 0.0}, "no bandwidth above 0"),
         ({"squared_bandwidth": np.inf}, "no bandwidth above 0"),
+        ({"embeddings": np.eye(20)[[3] * 20], "squared_bandwidth": 5e-5}, "half of the pairs, or more, are the same"),
         ({"names": np.array([{"a": 1}] * 20, dtype=object)}, "cannot be read (ValueError"),
     ],
 )
@@ -105,6 +154,12 @@ def test_a_file_that_is_no_yardstick_is_a_problem(tmp_path: Path, changes: dict[
 def test_a_sound_file_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", **damaged())
     assert load_yardstick(tmp_path / "one.npz").squared_bandwidth == 2.0
+
+
+def test_a_file_without_checksums_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "old.npz", **damaged(backbone="resnet18.a1_in1k=w.pth"))
+    read = load_yardstick(tmp_path / "old.npz")
+    assert (read.backbone, read.weights_sha256, read.file_sha256) == ("resnet18.a1_in1k=w.pth", "", "")
 
 
 def test_a_file_that_was_cut_or_holds_another_thing_is_a_problem(tmp_path: Path) -> None:

@@ -76,10 +76,14 @@ def test_h_score_of_four_points() -> None:
     # Classes at -2 and +2 with one step of 1 to either side: cov(f) = 4 + 1, cov(E[f|y]) = 4.
     features, labels = np.array([[-3.0], [-1.0], [1.0], [3.0]]), np.array([0, 0, 1, 1])
     assert h_score(features, labels, shrinkage=0) == pytest.approx(4 / 5)
-    # A second dimension that is the same up to a factor adds nothing, an independent one adds its own share.
+    # A second dimension that is the same up to a factor adds nothing, and neither does noise of its own.
     assert h_score(np.hstack([features, 9 * features]), labels, shrinkage=0) == pytest.approx(4 / 5)
-    other = np.array([[1.0], [-1.0], [1.0], [-1.0]])
-    assert h_score(np.hstack([features, other]), labels, shrinkage=0) > 4 / 5 - 1e-12
+    noise = np.array([[1.0], [-1.0], [-1.0], [1.0]])
+    assert h_score(np.hstack([features, noise]), labels, shrinkage=0) == pytest.approx(4 / 5)
+    # One that is the first one's noise with the other sign cancels it: the sum is -2 or 2 by the class alone, and two
+    # classes can have no more than 1.
+    cancels = np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    assert h_score(np.hstack([features, cancels]), labels, shrinkage=0) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_plain_h_score_is_the_trace_of_its_definition() -> None:

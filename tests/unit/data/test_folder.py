@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from autotl.data.folder import LAYOUTS, Finding, Listing, list_folder, without
+from autotl.data.splits import make_dataset
 from autotl.errors import Problem
 
 
@@ -181,6 +182,61 @@ def test_a_class_with_a_single_image(tmp_path: Path) -> None:
     assert problem.found == "classes with a single training image: bat, emu"
     assert problem.allowed == "at least 2 training images a class"
     assert problem.remedy == "add images to these classes or remove their folders"
+
+
+def copy_times(image: Path, n: int) -> None:
+    """Copies of an image beside it, so that there are `n` of it."""
+    for place in range(1, n):
+        shutil.copy(image, image.with_name(f"{image.stem}-{place}{image.suffix}"))
+
+
+def test_classes_of_copies_have_no_image_to_validate_on(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "dog/1.png")
+    for name in ("cat", "dog"):
+        copy_times(tmp_path / name / "1.png", 4)
+    problem = only_problem(tmp_path)
+    assert problem.found == "classes whose training images are copies of a single one: cat, dog"
+    assert problem.allowed == "at least 2 different training images a class, one of them for validation"
+    assert problem.remedy == "add other images to these classes or remove their folders"
+
+
+def test_a_class_of_copies_is_told_with_everything_else(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    put(tmp_path, "bat/1.png", "emu/1.png")
+    copy_times(tmp_path / "bat" / "1.png", 2)
+    (tmp_path / "cat/bad.jpg").write_text("x")
+    _, problems = list_folder(tmp_path)
+    assert [one.found for one in problems] == [
+        "classes with a single training image: emu",
+        "classes whose training images are copies of a single one: bat",
+        "unreadable image: cannot identify image file",
+    ]
+
+
+def test_a_class_of_copies_will_do_beside_a_validation_split_or_to_measure_on(tmp_path: Path) -> None:
+    put(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "val/dog/2.png")
+    for name in ("cat", "dog"):
+        copy_times(tmp_path / "train" / name / "1.png", 4)
+    assert len(sound(tmp_path).images) == 10
+    shutil.rmtree(tmp_path / "val")
+    assert "copies of a single one: cat, dog" in only_problem(tmp_path).found
+    assert len(sound(tmp_path, for_training=False).images) == 8
+
+
+def test_copies_in_test_do_not_count(tmp_path: Path) -> None:
+    put(tmp_path, "train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/dog/2.png")
+    copy_times(tmp_path / "train" / "dog" / "1.png", 4)
+    assert only_problem(tmp_path).found == "classes whose training images are copies of a single one: dog"
+
+
+def test_with_two_different_images_a_class_has_one_to_validate_on(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
+    for image in ("cat/1.png", "dog/2.png"):
+        copy_times(tmp_path / image, 5)
+    for seed in range(5):
+        dataset = make_dataset(sound(tmp_path), 0.2, seed)
+        assert dataset.counts("train").min() > 0
+        assert dataset.counts("val").min() > 0
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
