@@ -80,7 +80,8 @@ def _probe(call: Call, prepared: Prepared, ground: Ground) -> Probed:
     call.console.line(
         f"  {entry.name}: {ground.metric} of linear probe {evidence.probe_score:.4f}, nearest neighbours "
         f"{evidence.knn_score:.4f} on {evidence.scored_on} "
-        f"({prepared.images_per_second:.0f} images/s with {prepared.engine})"
+        f"({prepared.images_per_second:.0f} images/s with {prepared.engine}; LogME {evidence.logme:.3f}, H-score "
+        f"{evidence.h_score:.2f})"
     )
     return Probed(prepared, evidence, probe)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from autotl.advice.evidence import BackboneEvidence, is_within_noise, rank
 from autotl.advice.scenario import Scenario, Size, Strategy, choose_scenario, choose_strategy, measure_size
-from autotl.advice.similarity import SUBSAMPLE, Similarity
+from autotl.advice.similarity import FAR_IS_OF, SUBSAMPLE, Similarity
 from autotl.data.splits import Dataset
 from autotl.models.catalog import load_catalog
 from autotl.space.files import load_space
@@ -174,7 +174,14 @@ def _say_similarity(similarity: Similarity, code: str = "similarity") -> Stateme
         f"{similarity.covered:.0%} of {similarity.n_images} images near a photograph; Fréchet distance "
         f"{similarity.frechet:.2f}."
     )
-    return Statement(code, "info", text + _doubt(similarity), asdict(similarity))
+    return Statement(code, "info", text + _caveat(similarity) + _doubt(similarity), asdict(similarity))
+
+
+def _caveat(similarity: Similarity) -> str:
+    """What to add where the threshold is another yardstick's."""
+    if (similarity.source, similarity.backbone) == FAR_IS_OF:
+        return ""
+    return " The threshold was found for {} as {} sees it, and may be another here.".format(*FAR_IS_OF)
 
 
 def _interval(interval: tuple[float, float] | None, digits: int) -> str:

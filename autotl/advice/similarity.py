@@ -29,6 +29,8 @@ FAR = 0.075
 """Distance from which data counts as dissimilar: between clothes (0.04), cats and dogs (0.02 to 0.05) on one side and
 satellite tiles (0.10) on the other. An independent sample of ImageNet has 0.001, handwritten digits 0.44. Following the
 advice has the lowest regret with any threshold from 0.068 to 0.1, see benchmarks/table."""
+FAR_IS_OF = ("ImageNet-1k", "tf_efficientnet_lite0.in1k")
+"""Source and backbone that the threshold was found with."""
 EXPECTED_COVER = 0.95
 """Share of the source's own photographs that count as covered, by definition."""
 MAX_IMAGES = 1000

@@ -13,7 +13,7 @@ import pytest
 from autotl.advice.advisor import Advice, advise
 from autotl.advice.evidence import BackboneEvidence
 from autotl.advice.probes import LearningCurve
-from autotl.advice.similarity import FAR, Similarity, to_similarity
+from autotl.advice.similarity import FAR, FAR_IS_OF, Similarity, to_similarity
 from autotl.data.folder import Finding
 from autotl.data.splits import Dataset
 from autotl.models.catalog import load_catalog
@@ -35,7 +35,7 @@ def dataset(per_class: int, findings: tuple[Finding, ...] = (), in_test: int = 0
 
 
 def similarity(distance: float) -> Similarity:
-    return Similarity(distance, to_similarity(distance), FAR, 1.23, 40, "ImageNet-1k", "best.model")
+    return Similarity(distance, to_similarity(distance), FAR, 1.23, 40, *FAR_IS_OF)
 
 
 def evidence(name: str, score: float, speed: float, n_stages: int = 8) -> BackboneEvidence:
@@ -345,6 +345,13 @@ def test_an_interval_that_holds_the_threshold_is_a_doubt() -> None:
     assert (
         "in doubt: the interval of the similarity holds 0.5, and 73% of resampled sets are" in found.statements[1].text
     )
+
+
+def test_the_threshold_of_another_yardstick_is_said_to_be_another() -> None:
+    assert "may be another here" not in str(advice(1))
+    streets = dataclasses.replace(similarity(0.02), source="street scenes")
+    text = advise(dataset(20), streets, [evidence("best.model", 0.9, 1.0)]).statements[1].text
+    assert "found for ImageNet-1k as tf_efficientnet_lite0.in1k sees it, and may be another here." in text
 
 
 def test_the_share_of_covered_images_is_named_where_it_decides() -> None:
