@@ -157,6 +157,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         )
         clipped = [space.clip(point, n_stages) for point in start_points]
         self._start_points = [point for place, point in enumerate(clipped) if point not in clipped[:place]]
+        self._too_long: list[Config] = []  # start points that did not fit the time left
 
     def _define(self, trial: Any) -> Config:
         share = self._n_scratch / max(1, self._n_suggested)
@@ -184,8 +185,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """A start point, a proposal of the sampler, or, when time is short, the best trial that fits varied."""
         while self._start_points:
             point = self._start_points.pop(0)
-            if self._fits(point, left) or self._n_suggested == 0:
+            if self._fits(point, left):
                 return self._ask(trial_id, point, "advice")
+            self._too_long.append(point)
+        shorter = None if self._scores else self._shorter(left)
+        if shorter is not None:
+            return self._ask(trial_id, shorter, "advice")
         proposal = self._ask_fitting(trial_id, left)
         if proposal is not None:
             return proposal
@@ -197,6 +202,25 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _fits(self, config: Config, left: float) -> bool:
         """Whether there is time for at least half of a trial's epochs; it then plans for what there is."""
         return self._pace.expect(config, max(min(SHORTEST, self._pace.max_t), self._pace.max_t // 2)) <= left
+
+    def _shorter(self, left: float) -> Config | None:
+        """The start points have been too long so far: the first that fits with the evaluation view alone.
+
+        Computing the views of the frozen stages is what takes long before the first epoch. If nothing fits, the very
+        first trial is the shortest there is.
+        """
+        plain = [
+            self._search_space.clip(point | {"augmentation": "none"}, self._n_stages)
+            for point in self._too_long
+            if point["freeze_depth"] > 0
+        ]
+        fitting = next((point for point in plain if self._fits(point, left)), None)
+        if fitting is None and self._n_suggested == 0 and self._too_long:
+            return min([*self._too_long, *plain], key=self._pace.expect)
+        if fitting is not None:
+            depth = fitting["freeze_depth"]
+            self._too_long = [point for point in self._too_long if point["freeze_depth"] != depth]
+        return fitting
 
     def _lost(self, config: Config) -> bool:
         """Whether trials of the same backbone, weights and freeze depth have had their chance.

@@ -238,6 +238,39 @@ def test_the_first_start_point_is_tried_even_if_it_may_not_fit(
     assert search.suggest("t1") == "FINISHED"
 
 
+def with_views(config: dict[str, Any], epochs: int, views_from: int) -> float:
+    """Four views of the frozen stages, or one without augmentation, cost 10 s each; an epoch 10 s less the depth."""
+    views = 0 if config["freeze_depth"] == 0 else 1 if config["augmentation"] == "none" else 4
+    return 10.0 * views + epochs * (10.0 - config["freeze_depth"])
+
+
+def test_where_no_start_point_fits_one_is_tried_without_its_random_views(
+    point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    starts = [point | {"freeze_depth": depth} for depth in (4, 0, 8)]  # 64, 40 and 48 s; 34, 40 and 18 s without views
+    search = make(deadline=25.0, pace=Pace(with_views, max_t=4), start_points=starts)
+    first = search.suggest("t0")
+    assert (first["freeze_depth"], first["augmentation"]) == (8, "none")
+    assert search.origin("t0") == "advice"
+    second = search.suggest("t1")
+    assert second == "FINISHED" or search.origin("t1") == "search", "each once"
+
+
+def test_where_a_start_point_fits_none_loses_its_views(
+    point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    starts = [point | {"freeze_depth": depth} for depth in (8, 4)]
+    search = make(deadline=50.0, pace=Pace(with_views, max_t=4), start_points=starts)
+    assert search.suggest("t0")["augmentation"] == "medium"
+    search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 48.0, "status": "completed"})
+    search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
+    now[0] = 10.0
+    assert search.suggest("t1") == "FINISHED" or search.origin("t1") != "advice"
+
+
 def test_when_time_is_short_the_best_trial_is_varied(
     point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
