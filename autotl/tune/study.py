@@ -214,13 +214,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             for point in self._too_long
             if point["freeze_depth"] > 0
         ]
-        fitting = next((point for point in plain if self._fits(point, left)), None)
-        if fitting is None and self._n_suggested == 0 and self._too_long:
-            return min([*self._too_long, *plain], key=self._pace.expect)
-        if fitting is not None:
-            depth = fitting["freeze_depth"]
+        chosen = next((point for point in plain if self._fits(point, left)), None)
+        if chosen is None and self._n_suggested == 0:
+            chosen = min([*self._too_long, *plain], key=self._pace.expect, default=None)
+        if chosen is not None:
+            depth = chosen["freeze_depth"]
             self._too_long = [point for point in self._too_long if point["freeze_depth"] != depth]
-        return fitting
+        return chosen
 
     def _lost(self, config: Config) -> bool:
         """Whether trials of the same backbone, weights and freeze depth have had their chance.

@@ -240,16 +240,17 @@ def test_the_first_start_point_is_tried_even_if_it_may_not_fit(
 
 def with_views(config: dict[str, Any], epochs: int, views_from: int) -> float:
     """Four views of the frozen stages, or one without augmentation, cost 10 s each; an epoch 10 s less the depth."""
-    views = 0 if config["freeze_depth"] == 0 else 1 if config["augmentation"] == "none" else 4
+    views = 0 if views_from or config["freeze_depth"] == 0 else 1 if config["augmentation"] == "none" else 4
     return 10.0 * views + epochs * (10.0 - config["freeze_depth"])
 
 
+@pytest.mark.parametrize("left", [25.0, 9.0])
 def test_where_no_start_point_fits_one_is_tried_without_its_random_views(
-    point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
+    left: float, point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
     starts = [point | {"freeze_depth": depth} for depth in (4, 0, 8)]  # 64, 40 and 48 s; 34, 40 and 18 s without views
-    search = make(deadline=25.0, pace=Pace(with_views, max_t=4), start_points=starts)
+    search = make(deadline=left, pace=Pace(with_views, max_t=4), start_points=starts)
     first = search.suggest("t0")
     assert (first["freeze_depth"], first["augmentation"]) == (8, "none")
     assert search.origin("t0") == "advice"
