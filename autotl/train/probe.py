@@ -131,6 +131,8 @@ def _path(
         with warnings.catch_warnings():
             # The last digits do not matter: the strength is chosen on held-out images.
             warnings.simplefilter("ignore", ConvergenceWarning)
+            # One or two images a class are what there is.
+            warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
             model.fit(standard, labels)
         weight, bias = model.coef_, model.intercept_
         if len(weight) == 1:  # two classes: scikit-learn keeps one row of log odds

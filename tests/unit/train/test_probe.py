@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -238,3 +239,11 @@ def test_a_head_to_start_from_has_smaller_weights_and_the_same_answers() -> None
     start = fit_probe(train, labels, val, val_labels, 3, floor=START_FLOOR)
     assert np.abs(start.weight).max() < np.abs(probe.weight).max() / 2
     assert (start.probabilities(val).argmax(1) == probe.probabilities(val).argmax(1)).mean() > 0.9
+
+
+def test_one_image_a_class_is_no_warning() -> None:
+    rows = np.eye(30, dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe = fit_head(rows, np.arange(30), 1.0)
+    assert (probe.probabilities(rows).argmax(1) == np.arange(30)).all()
