@@ -17,6 +17,8 @@ from autotl.space.parameters import Depth, Float
 Severity = Literal["info", "advice", "warning"]
 
 SHOWN_CLASSES = 8
+FEWEST_TO_TELL = 30
+"""On fewer images a score moves by 3 points or more with every image: that nothing is gained means nothing."""
 
 # Start points in fractions of a backbone's stages, for each scenario: (share frozen, factor on the source rate).
 _STARTS: dict[int, tuple[tuple[float, float], ...]] = {
@@ -338,6 +340,8 @@ def _say_learning_curve(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]
         for n, score, error in zip(curve.n_images, curve.scores, curve.errors, strict=True)
     )
     verdict = "More data would help" if curve.more_data_helps else "There is no sign that more data would help"
+    if not curve.more_data_helps and best.n_scored < FEWEST_TO_TELL:
+        verdict = f"{best.n_scored} images are too few to tell whether more data would help"
     text = (
         f"{verdict}: {_how(best)} of the linear probe of {best.name} is {rows} training images; {whole} gain "
         f"{curve.gain:+.3f} ± {curve.gain_error:.3f} over {half}."

@@ -229,6 +229,7 @@ def test_training_from_scratch_starts_on_the_fastest_backbone_in_scenario_3_only
 
 def closer(proposed: int | None, gain: float = 0.05, **changes: Any) -> BackboneEvidence:
     """The best backbone, looked at closely."""
+    changes = {"n_scored": 50} | changes
     curve = LearningCurve((10, 20, 40), (0.7, 0.9 - gain, 0.9), (0.03, 0.02, 0.02), gain, 0.02)
     seen = {"stage_scores": {5: 0.6, 6: 0.95, 8: 0.9}, "stage_errors": {5: 0.03, 6: 0.02, 8: 0.02}}
     return dataclasses.replace(
@@ -281,6 +282,12 @@ def test_more_data_helps_if_the_last_half_did(gain: float, helps: bool) -> None:
     assert f"40 gain {gain:+.3f} ± 0.020 over 20." in statement.text
     assert "0.900 ± 0.020 with 40 training images" in statement.text
     assert statement.evidence["more_data_helps"] is helps
+
+
+def test_of_very_few_images_it_is_not_said_that_more_would_not_help() -> None:
+    for gain, begins in ((0.03, "20 images are too few to tell whether more data would help: "), (0.05, "More data")):
+        (said,) = (one for one in advice_of(2, closer(6, gain, n_scored=20)).statements if one.code == "learning_curve")
+        assert said.text.startswith(begins)
 
 
 def test_backbones_are_told_beside_the_baselines_and_why_one_is_first() -> None:
