@@ -115,7 +115,9 @@ def _say(advised: Choice, winner: Choice, kind: str, metric: str, followed: int,
     same_backbone = advised.backbone == winner.backbone
     of = "" if same_backbone else f" with {winner.backbone}"
     assert winner.score is not None
-    best = f"best: {winner.strategy}{kind}{of} ({score_text(winner.score, metric)})"
+    # An average is taken for what its validation images cannot tell apart, and may score below one of its parts.
+    word = "chosen" if advised.score is not None and winner.score < advised.score else "best"
+    best = f"{word}: {winner.strategy}{kind}{of} ({score_text(winner.score, metric)})"
     with_backbone = "" if same_backbone else f" with {advised.backbone}"
     if advised.score is None:
         return f"Advised: {advised.strategy}{with_backbone}, which no trial followed to a score; {best}."

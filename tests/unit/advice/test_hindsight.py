@@ -102,7 +102,7 @@ def test_the_probe_follows_advice_of_feature_extraction() -> None:
 def test_an_average_that_won_says_so_even_below_the_best_trial() -> None:
     said = text_of(3, 0.97, trial(4, 0.975), trial_id="soup", provenance={"soup": ["a1", "b2"]})
     assert said == (
-        "Advised: freeze 4 of 7 stages (97.5 %); best: freeze 3 of 7 stages, averaged with its equals (97.0 %), "
+        "Advised: freeze 4 of 7 stages (97.5 %); chosen: freeze 3 of 7 stages, averaged with its equals (97.0 %), "
         "-0.5 points, within the interval."
     )
 
