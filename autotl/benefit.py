@@ -52,9 +52,7 @@ class Measured:
     why: str = ""
 
 
-def benefit_seconds(
-    settings: FitSettings, advice: Advice, n_train: int, searched: Sequence[BackboneEvidence] = ()
-) -> float:
+def benefit_seconds(settings: FitSettings, advice: Advice, n_train: int, searched: Sequence[BackboneEvidence]) -> float:
     """What is kept back to measure the benefit of pretraining; 0 where that is not done.
 
     It is done where it was asked for, and in the scenario that holds training from scratch possible, if enough epochs
@@ -64,13 +62,13 @@ def benefit_seconds(
         settings: with the time given.
         advice: with the scenario.
         n_train: training images.
-        searched: the backbones that will be searched; without any, all that were probed.
+        searched: the backbones that will be searched.
 
     Returns:
         Seconds.
     """
     seconds = SHARE * settings.budget.timeout
-    slowest = min(one.images_per_second for one in searched or advice.backbones)
+    slowest = min(one.images_per_second for one in searched)
     fits = TRAININGS * EPOCHS_WANTED * PASSES_PER_EPOCH * n_train / slowest <= seconds
     return seconds if settings.measure_benefit or (advice.scenario.scratch and fits) else 0.0
 

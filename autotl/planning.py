@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -37,10 +38,12 @@ def chosen_backbones(ranked: Sequence[BackboneEvidence]) -> tuple[tuple[Backbone
     first, chosen, left_out = ranked[0], [ranked[0]], {}
     for one in ranked[1:]:
         behind = first.mean_score - one.mean_score
-        if not behind <= MARGIN:  # NaN is not near
+        if math.isnan(behind):
+            left_out[one.name] = "there is no score to compare"
+        elif behind > MARGIN:
             left_out[one.name] = f"its frozen features score {behind:.3f} less than those of {first.name}"
         elif len(chosen) == MAX_BACKBONES:
-            left_out[one.name] = f"{MAX_BACKBONES} others are ranked before it"
+            left_out[one.name] = f"only the first {MAX_BACKBONES} are"
         else:
             chosen.append(one)
     return tuple(chosen), left_out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,10 +164,11 @@ def _measure_source_similarities(call: Call, ground: Ground, probed: list[Probed
     rows = ground.dataset.indices("train", "val")
     classes = np.array(ground.dataset.classes)[ground.dataset.labels[rows]]
     prepared = {one.evidence.name: one.prepared for one in probed}
-    return tuple(
+    measured = [
         measure_similarity(prepared[source.entry.name].of(rows), source.yardstick, classes, call.settings.seed)
         for source in call.checked.sources
-    )
+    ]
+    return tuple(replace(one, learned=source.tuned) for one, source in zip(measured, call.checked.sources, strict=True))
 
 
 def labelled_features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:

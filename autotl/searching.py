@@ -100,8 +100,8 @@ def _plan(
 def _narrow(call: Call, probed: Sequence[Probed], advice: Advice) -> tuple[SearchSpace, dict[str, int], dict[str, str]]:
     """The space with the best backbones only, the stages of each, and those left out for a twin."""
     weights = {one.evidence.name: one.prepared.weights_sha256 for one in probed}
-    near, left_out = chosen_backbones(advice.backbones)
-    chosen, twins = without_twins(near, weights)
+    distinct, twins = without_twins(advice.backbones, weights)
+    chosen, left_out = chosen_backbones(distinct)
     left_out |= {twin: f"its weights are those of {name}" for twin, name in twins.items()}
     for name, why in left_out.items():
         call.console.line(f"  {name}: not searched, {why}")

@@ -49,12 +49,14 @@ class OwnSource:
         run: the run folder.
         entry: the model as a backbone, named `name/timm_name`.
         yardstick: embeddings of images it was trained on, by itself.
+        tuned: whether its stages learned from them; the backbone of a linear probe is as pretrained.
     """
 
     name: str
     run: RunDir
     entry: BackboneEntry
     yardstick: Yardstick
+    tuned: bool = True
 
     def renamed(self, name: str) -> OwnSource:
         """The same under another name, wherever the name is used."""
@@ -104,7 +106,8 @@ def look_at(path: Path) -> tuple[OwnSource | None, list[Problem]]:
     if problems or entry is None or yardstick is None:
         return None, problems
     name = run.path.resolve().name
-    return OwnSource(name, run, entry, yardstick).renamed(name), []
+    tuned = card.freeze_depth is None or card.freeze_depth < entry.stages
+    return OwnSource(name, run, entry, yardstick, tuned).renamed(name), []
 
 
 def entry_of(run: RunDir, card: ModelCard) -> BackboneEntry:
@@ -161,7 +164,7 @@ def _look_at_yardstick(run: RunDir, card: ModelCard, where: str) -> tuple[Yardst
 def _look_at_score(run: RunDir, card: ModelCard, where: str) -> list[Problem]:
     """Whether the model surely beats the naive one: on the test images, else on those it was chosen on."""
     tested, naive = _test_estimate(run), card.provenance.get("majority_score_test")
-    if tested is not None and isinstance(naive, int | float):
+    if tested is not None and isinstance(naive, int | float) and math.isfinite(naive):
         return _compare(card.metric, "test", tested, naive, 1, where)
     naive = card.provenance.get("majority_score")  # on the validation images: no measure of a test score
     if not isinstance(naive, int | float):

@@ -161,7 +161,7 @@ def ask_advice(one: CutSet, cut: str) -> Advice:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary, one.name)
         link_cut(one, cut, root)
-        return autotl.advise(root, timeout=60, backbones=list(_PROBES), metric="accuracy")
+        return autotl.advise(root, timeout=60, backbones=list(_PROBES), metric="accuracy", seed=one.seed)
 
 
 def ask_about(rows: Sequence[Row], sets: dict[tuple[str, int], CutSet]) -> dict[tuple[str, str, int], str]:
@@ -229,7 +229,7 @@ def print_thresholds(folders: list[Path], table: Path) -> None:
     if len({row.set for row in rows}) < 2:
         raise SystemExit("thresholds are judged on sets left out: rows of two sets or more are needed")
     fitted = fit_thresholds(rows)
-    print(f"\nMean regret in points over {len(rows)} rows; margins in standard errors of the last stage's probe")
+    print(f"\nMean regret in points over {len(rows)} rows; margins in standard errors of the best stage's probe")
     for name, one in (("shipped", SHIPPED), ("fitted", fitted)):
         print(f"{name:<10} {_say(one)}: {mean_regret(one, rows):.2f}")
     left_out = leave_one_set_out(rows)
@@ -251,7 +251,7 @@ def print_thresholds(folders: list[Path], table: Path) -> None:
 
 
 def _say(one: Thresholds) -> str:
-    room = "no room" if math.isinf(one.room) else f"room from {one.room:.0%} wrong"
+    room = "no room" if math.isinf(one.room) else f"room from {one.room:.0%} missed"
     margin = "stage probes not followed" if math.isinf(one.margin) else f"margin {one.margin:g}"
     return f"far from {one.far:g}, large from {one.large:g} images, {margin}, {room}"
 

@@ -160,8 +160,9 @@ def regret(row: Row, rule: Rule) -> float:
 
 
 def fair_regret(row: Row, rule: Rule) -> float:
-    """The same against the strategy that is best on the other draws, which is not the luckiest on this one.
+    """The same against the strategy that is best on the other draws, and not the luckiest on this one.
 
+    Where a set has a test split of its own, the draws share its images, and the strategy is still a little lucky.
     NaN where there is one draw; below zero where the rule is better than that strategy.
     """
     behind = []
@@ -228,7 +229,7 @@ class Thresholds:
         far: distance from which data is dissimilar.
         large: images from which a set is large.
         margin: standard errors within which the deepest stage is taken, see `propose_depth`.
-        room: share of wrong forecasts from which frozen features do not serve well enough.
+        room: share of a class that the probe misses on average, from which frozen features do not serve well enough.
     """
 
     far: float

@@ -154,7 +154,7 @@ def _depth(share_frozen: float, n_stages: int) -> int:
 
 def _decisive(best: BackboneEvidence, similarity: Similarity, to_sources: tuple[Similarity, ...]) -> Similarity:
     """An own source's data is measured by its own model: its yardstick has that backbone's name."""
-    return next((one for one in to_sources if one.backbone == best.name), similarity)
+    return next((one for one in to_sources if one.backbone == best.name and one.learned), similarity)
 
 
 def _say_size(size: Size) -> Statement:
@@ -223,7 +223,7 @@ def _say_sources(similarities: tuple[Similarity, ...]) -> list[Statement]:
 def _say_scenario(scenario: Scenario, best: BackboneEvidence, decisive: Similarity | None) -> Statement:
     """`decisive` is the similarity that counted, where there were several."""
     also = "; training from scratch gets a small share of the search" if scenario.scratch else ""
-    counted = f" (what counts is {decisive.source}, where the weights ranked first come from)" if decisive else ""
+    counted = f" (what counts is the similarity to {decisive.source}: {best.name} is ranked first)" if decisive else ""
     text = (
         f"Scenario {scenario.number}, {scenario.name}{counted}: {scenario.strategy}"
         f"{_with_depth(scenario, scenario.strategy, best)}{also}."
@@ -257,8 +257,8 @@ def _say_space(scenario: Scenario, best: BackboneEvidence) -> Statement:
     assert isinstance(rate, Float)
     low, high = depth.bounds(best.n_stages)
     text = (
-        f"Its search space is {scenario.space}: freeze depth {low} to {high} of {best.n_stages}, and {rate.low:g} to "
-        f"{rate.high:g} times the learning rate that the weights were trained with."
+        f"The scenario's search space is {scenario.space}: freeze depth {low} to {high} of {best.n_stages}, and "
+        f"{rate.low:g} to {rate.high:g} times the learning rate that the weights were trained with."
     )
     evidence = {"space": scenario.space, "freeze_depth": [low, high], "learning_rate_factor": [rate.low, rate.high]}
     return Statement("space", "info", text, evidence)
@@ -310,7 +310,10 @@ def _say_stages(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]:
     for one in ranked:
         if one.proposed_depth is None:
             continue
-        best = max(one.stage_scores, key=lambda depth: one.stage_scores[depth])
+        known = {depth: value for depth, value in one.stage_scores.items() if not math.isnan(value)}
+        if not known:
+            continue
+        best = max(known, key=lambda depth: known[depth])
         rows = ", ".join(f"{depth} {value:.3f}" for depth, value in sorted(one.stage_scores.items()))
         all_frozen = one.proposed_depth == one.n_stages
         follows = "no stage is too specific" if all_frozen else f"freeze {one.proposed_depth} is tried, too"
@@ -331,7 +334,7 @@ def _how(evidence: BackboneEvidence) -> str:
 
 def _say_learning_curve(ranked: tuple[BackboneEvidence, ...]) -> list[Statement]:
     best = next((one for one in ranked if one.learning_curve is not None), None)
-    if best is None or best.learning_curve is None:
+    if best is None or best.learning_curve is None or math.isnan(best.learning_curve.gain):
         return []
     curve = best.learning_curve
     half, whole = curve.n_images[-2:]
@@ -382,7 +385,7 @@ def _start_points(
         cheapest = max(ranked, key=lambda one: one.images_per_second)
         scratch = _point(cheapest, 0.0, 1.0) | {"initial_weights": "scratch"}
         points.append((scratch, "from scratch: do pretrained weights help at all"))
-    return points
+    return [one for place, one in enumerate(points) if one[0] not in [other for other, _ in points[:place]]]
 
 
 def _beside(depth: int, meant: int) -> str:

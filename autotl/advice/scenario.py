@@ -99,5 +99,5 @@ def choose_strategy(scenario: Scenario, images_per_class: float, recall: float, 
         recall: of the best backbone's linear probe, mean over the classes, on images that it was not fitted on.
         least_room: share of a class that is missed on average, from which frozen features do not serve well enough.
     """
-    room = 1 - recall >= least_room and images_per_class >= ROOM_PER_CLASS
+    room = recall <= 1 - least_room and images_per_class >= ROOM_PER_CLASS
     return "freeze the first stages, train the rest" if scenario.number == 1 and room else scenario.strategy

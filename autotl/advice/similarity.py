@@ -28,7 +28,7 @@ from autotl.train.probe import unit
 FAR = 0.075
 """Distance from which data counts as dissimilar: between clothes (0.04), cats and dogs (0.02 to 0.05) on one side and
 satellite tiles (0.10) on the other. An independent sample of ImageNet has 0.001, handwritten digits 0.44. Following the
-advice has the lowest regret with any threshold from 0.068 to 0.1, see benchmarks/table."""
+advice has the lowest regret with any threshold between these two, see benchmarks/table."""
 FAR_IS_OF = ("ImageNet-1k", "tf_efficientnet_lite0.in1k")
 """Source and backbone that the threshold was found with."""
 EXPECTED_COVER = 0.95
@@ -67,6 +67,7 @@ class Similarity:
         kid: Kernel Inception distance of the embeddings, scaled so that the mean square of their entries is 1.
         energy: energy distance of the embeddings scaled to length 1.
         nearest: for each class of the set, the source's classes that are nearest, the nearest first.
+        learned: whether the backbone learned from the source; not where it is as pretrained elsewhere.
     """
 
     distance: float
@@ -84,6 +85,7 @@ class Similarity:
     kid: float = 0.0
     energy: float = 0.0
     nearest: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    learned: bool = True
 
     @property
     def by_distance(self) -> float:

@@ -157,7 +157,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         )
         clipped = [space.clip(point, n_stages) for point in start_points]
         self._start_points = [point for place, point in enumerate(clipped) if point not in clipped[:place]]
-        self._too_long: list[Config] = []  # start points that did not fit the time left
+        self._one_fits = False  # of the start points
+        self._too_long: list[Config] = []  # as long as none did: start points that did not fit the time left
 
     def _define(self, trial: Any) -> Config:
         share = self._n_scratch / max(1, self._n_suggested)
@@ -186,8 +187,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         while self._start_points:
             point = self._start_points.pop(0)
             if self._fits(point, left):
+                self._too_long.clear()
+                self._one_fits = True
                 return self._ask(trial_id, point, "advice")
-            self._too_long.append(point)
+            if not self._one_fits:
+                self._too_long.append(point)
         shorter = None if self._scores else self._shorter(left)
         if shorter is not None:
             return self._ask(trial_id, shorter, "advice")
@@ -204,7 +208,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return self._pace.expect(config, max(min(SHORTEST, self._pace.max_t), self._pace.max_t // 2)) <= left
 
     def _shorter(self, left: float) -> Config | None:
-        """The start points have been too long so far: the first that fits with the evaluation view alone.
+        """All start points were too long: the first of those left that fits with the evaluation view alone.
 
         Computing the views of the frozen stages is what takes long before the first epoch. If nothing fits, the very
         first trial is the shortest there is.
@@ -215,11 +219,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             if point["freeze_depth"] > 0
         ]
         chosen = next((point for point in plain if self._fits(point, left)), None)
-        if chosen is None and self._n_suggested == 0:
-            chosen = min([*self._too_long, *plain], key=self._pace.expect, default=None)
+        if chosen is None and self._n_suggested == 0 and self._too_long:
+            chosen = min([*self._too_long, *plain], key=self._pace.expect)
         if chosen is not None:
-            depth = chosen["freeze_depth"]
-            self._too_long = [point for point in self._too_long if point["freeze_depth"] != depth]
+            taken = _kind(chosen)
+            self._too_long = [point for point in self._too_long if _kind(point) != taken]
         return chosen
 
     def _lost(self, config: Config) -> bool:

@@ -97,18 +97,19 @@ def test_a_run_that_was_ended_early_leaves_a_yardstick_of_its_training_images(fi
     assert card.provenance["majority_score_test"] is None, "there are no test images"
 
 
-def test_the_advice_names_the_source_and_follows_it(second: autotl.FitResult) -> None:
+def test_the_advice_tells_the_source_and_follows_what_the_weights_learned_from(second: autotl.FitResult) -> None:
     advice = second.advice
     (similarity,) = advice.source_similarities
     assert (similarity.source, similarity.backbone) == ("the data of first", OWN)
     assert similarity.similarity > 0.9  # the same kind of shapes
     assert advice.similarity.source == "ImageNet-1k"
     assert advice.similarity.similarity < 0.5
-    assert advice.decisive_similarity == similarity
-    assert advice.scenario.number == 1  # similar, though not to ImageNet
+    assert not similarity.learned  # the first run's model is a linear probe: its backbone is as pretrained
+    assert advice.decisive_similarity == advice.similarity
+    assert advice.scenario.number == 2
     texts = {one.code: one.text for one in advice.statements}
     assert texts["source_similarity"].startswith("It is similar to the data of first: similarity ")
-    assert "the data of first" in texts["scenario"]
+    assert "the similarity to ImageNet-1k" in texts["scenario"]
     plain = json.loads((second.run_dir / "advice.json").read_text("utf-8"))
     assert plain["source_similarities"][0]["source"] == "the data of first"
 

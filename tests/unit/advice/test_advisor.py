@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ def test_statements_say_the_numbers_of_their_evidence() -> None:
         "Scenario 2, small and dissimilar: freeze the first stages, train the rest (5 of the 8 stages of best.model "
         "frozen)."
     )
-    assert space.text.startswith("Its search space is small_dissimilar: freeze depth 1 to 7 of 8, and 0.03 to 1 times")
+    assert space.text.startswith(
+        "The scenario's search space is small_dissimilar: freeze depth 1 to 7 of 8, and 0.03 to 1 times"
+    )
     assert space.evidence["freeze_depth"] == [1, 7]
     assert [one["name"] for one in backbones.evidence["ranked"]] == ["best.model", "second.model"]
     assert "best.model 0.900 / 0.800" in backbones.text
@@ -144,7 +147,7 @@ def test_the_source_of_the_weights_ranked_first_counts_and_is_named(first: str, 
     assert [one.text for one in by_code["source_nearest_classes"]] == nearest
     (scenario,) = by_code["scenario"]
     assert scenario.evidence["source"] == counted
-    assert f"(what counts is {counted}, where the weights ranked first come from)" in scenario.text
+    assert f"(what counts is the similarity to {counted}: {first} is ranked first)" in scenario.text
 
 
 def test_without_own_sources_nothing_is_said_of_them() -> None:
@@ -380,3 +383,27 @@ def test_nearest_classes_become_a_statement() -> None:
     assert found.text.startswith("Nearest classes of ImageNet-1k: class 0: ant, bee; class 1: ant, bee; ")
     assert found.text.endswith("class 7: ant, bee; and 2 more.")
     assert found.evidence["nearest"] == nearest
+
+
+def test_a_source_whose_model_is_a_linear_probe_does_not_decide() -> None:
+    # Its backbone is as pretrained: it learned nothing from that data.
+    near = dataclasses.replace(similarity(0.02), source="run", backbone="run/best.model", learned=False)
+    found = advise(dataset(20), similarity(0.2), [evidence("run/best.model", 0.9, 1.0)], (near,))
+    assert found.decisive_similarity.source == "ImageNet-1k"
+    assert found.scenario.number == 2
+
+
+@pytest.mark.parametrize("n_stages", STAGES)
+def test_no_first_try_is_said_twice(n_stages: int) -> None:
+    for number in SCENARIOS:
+        points = advice(number, (n_stages, 5)).start_points
+        assert all(point not in points[:place] for place, point in enumerate(points))
+
+
+def test_scores_that_are_not_numbers_are_no_evidence() -> None:
+    curve = LearningCurve((10, 20), (math.nan, math.nan), (math.nan, math.nan), math.nan, math.nan)
+    blind = dataclasses.replace(closer(8), stage_scores={5: math.nan, 8: math.nan}, learning_curve=curve)
+    assert not {"stages", "learning_curve"} & {one.code for one in advice_of(2, blind).statements}
+    half_blind = dataclasses.replace(closer(8), stage_scores={5: math.nan, 8: 0.9})
+    (said,) = (one for one in advice_of(2, half_blind).statements if one.code == "stages")
+    assert "of the best (8) is 8" in said.text

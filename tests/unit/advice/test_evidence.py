@@ -58,7 +58,7 @@ def test_backbones_are_compared_on_all_images_where_these_are_few() -> None:
     assert few.standard_error < many.standard_error
 
 
-def test_accuracy_is_told_whatever_the_metric() -> None:
+def test_mean_recall_is_told_whatever_the_metric() -> None:
     found, _ = probed(features(4), "log_loss")
     assert 0.9 < found.recall <= 1
 

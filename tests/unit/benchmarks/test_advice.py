@@ -68,7 +68,7 @@ def test_thresholds_are_printed_with_what_they_are_worth_on_unseen_sets(
     advice.print_thresholds([Path("a")], Path("cells.jsonl"))
     printed = capsys.readouterr().out
     assert (
-        "shipped    far from 0.075, large from 4000 images, stage probes not followed, room from 10% wrong: 5.00"
+        "shipped    far from 0.075, large from 4000 images, stage probes not followed, room from 10% missed: 5.00"
         in printed
     )
     assert "large from 500 images" in next(line for line in printed.splitlines() if line.startswith("fitted"))

@@ -258,18 +258,30 @@ def test_where_no_start_point_fits_one_is_tried_without_its_random_views(
     assert second == "FINISHED" or search.origin("t1") == "search", "each once"
 
 
+def test_the_same_depth_of_another_backbone_is_another_first_try(
+    point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    starts = [point | {"backbone": name, "freeze_depth": 5} for name in ("deep", "shallow")]
+    search = make(deadline=35.0, pace=Pace(with_views, max_t=4), start_points=starts)
+    assert [search.suggest(f"t{place}")["backbone"] for place in range(2)] == ["deep", "shallow"]
+    assert {search.origin("t0"), search.origin("t1")} == {"advice"}
+
+
 def test_where_a_start_point_fits_none_loses_its_views(
     point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
-    starts = [point | {"freeze_depth": depth} for depth in (8, 4)]
+    starts = [point | {"freeze_depth": depth} for depth in (7, 8, 6)]
     search = make(deadline=50.0, pace=Pace(with_views, max_t=4), start_points=starts)
-    assert search.suggest("t0")["augmentation"] == "medium"
+    first = search.suggest("t0")  # depth 7 takes 52 s, and 6 more
+    assert (first["freeze_depth"], first["augmentation"]) == (8, "medium")
+    assert search.suggest("t1") == "FINISHED" or search.origin("t1") != "advice", "while the first is running"
     search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 48.0, "status": "completed"})
     search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
     now[0] = 10.0
-    assert search.suggest("t1") == "FINISHED" or search.origin("t1") != "advice"
+    assert search.suggest("t2") == "FINISHED" or search.origin("t2") != "advice"
 
 
 def test_when_time_is_short_the_best_trial_is_varied(
