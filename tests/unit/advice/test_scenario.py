@@ -62,6 +62,7 @@ def test_size_is_described() -> None:
 @pytest.mark.parametrize(
     ("per_class", "accuracy", "room"),
     [
+        (ROOM_PER_CLASS, 0.9, True),
         (ROOM_PER_CLASS, 1 - ROOM - 0.01, True),
         (ROOM_PER_CLASS, 1 - ROOM + 0.01, False),
         (ROOM_PER_CLASS - 0.5, 0.5, False),
