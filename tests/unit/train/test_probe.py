@@ -8,6 +8,8 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
 from autotl.train.probe import (
     SIMILARITIES,
@@ -247,3 +249,19 @@ def test_one_image_a_class_is_no_warning() -> None:
         warnings.simplefilter("error")
         probe = fit_head(rows, np.arange(30), 1.0)
     assert (probe.probabilities(rows).argmax(1) == np.arange(30)).all()
+
+
+@pytest.mark.parametrize(("limit", "threads"), [(10**9, {1}), (0, None)])
+def test_small_fits_run_on_one_core(limit: int, threads: set[int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = blas_threads()
+    seen: list[set[int]] = []
+    fit = LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda *args: (seen.append(blas_threads()), fit(*args))[1])
+    monkeypatch.setattr("autotl.train.probe.ONE_THREAD", limit)
+    fit_head(np.eye(8, dtype=np.float32), np.arange(8) % 2, 1.0)
+    assert seen == [threads or before]
+    assert blas_threads() == before
+
+
+def blas_threads() -> set[int]:
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
