@@ -23,7 +23,7 @@ from autotl.result import Status, TrialRecord
 from autotl.train.device import give_back_memory
 from autotl.train.metrics import estimate, score_of
 from autotl.train.prepare import Prepared, probe_card, probe_state
-from autotl.train.probe import Features, Probe
+from autotl.train.probe import Probe
 
 LOOKED_CLOSER = 2
 """So many of the best backbones are probed at every stage."""
@@ -174,24 +174,27 @@ def _measure_source_similarities(call: Call, ground: Ground, probed: list[Probed
 def labelled_features(prepared: Prepared, dataset: Dataset) -> LabelledFeatures:
     """The embeddings of the training and validation images with their labels."""
     train, val = dataset.indices("train"), dataset.indices("val")
-    return _labelled(prepared.of(train), train, prepared.of(val), val, dataset)
+    n_classes, folds = len(dataset.classes), _folds(dataset, train, val)
+    return LabelledFeatures(
+        prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], n_classes, folds
+    )
 
 
-def _labelled(
-    train_features: Features, train: NDArray[np.int64], val_features: Features, val: NDArray[np.int64], dataset: Dataset
-) -> LabelledFeatures:
-    """Features with the labels of the images that they belong to, and folds for them."""
-    rows, n_classes = np.concatenate([train, val]), len(dataset.classes)
-    folds = folds_of(dataset.labels[rows], dataset.groups[rows], n_classes, own_validation=dataset.own_validation)
-    return LabelledFeatures(train_features, dataset.labels[train], val_features, dataset.labels[val], n_classes, folds)
+def _folds(dataset: Dataset, train: NDArray[np.int64], val: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Of the training images, then of the validation images; see `folds_of`."""
+    rows = np.concatenate([train, val])
+    return folds_of(
+        dataset.labels[rows], dataset.groups[rows], len(dataset.classes), own_validation=dataset.own_validation
+    )
 
 
 def _stage_features(prepared: Prepared, dataset: Dataset) -> dict[int, LabelledFeatures]:
     """Features of the sampled images by freeze depth, the embeddings at the deepest."""
     rows = prepared.stage_rows
-    in_val = dataset.split[rows] == "val"
+    labels, in_val = dataset.labels[rows], dataset.split[rows] == "val"
+    n_classes, folds = len(dataset.classes), _folds(dataset, rows[~in_val], rows[in_val])
     by_depth = prepared.stage_features | {prepared.n_stages: prepared.of(rows)}
     return {
-        depth: _labelled(features[~in_val], rows[~in_val], features[in_val], rows[in_val], dataset)
+        depth: LabelledFeatures(features[~in_val], labels[~in_val], features[in_val], labels[in_val], n_classes, folds)
         for depth, features in by_depth.items()
     }
