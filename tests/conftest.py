@@ -1,4 +1,4 @@
-"""Fixtures for all tests: no network, one thread, and a small folder of coloured shapes."""
+"""Fixtures for all tests: no network, one thread, a small folder of coloured shapes, and a config."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,3 +59,20 @@ def write_shapes() -> Callable[..., Path]:
 def shapes(tmp_path_factory: pytest.TempPathFactory, write_shapes: Callable[..., Path]) -> Path:
     """A learnable data set of 3 classes with 12 images each, in class folders. Read-only: copy it to change it."""
     return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture
+def point() -> dict[str, Any]:
+    """A config of the default space, for a backbone called deep with more than four stages."""
+    return {
+        "backbone": "deep",
+        "initial_weights": "pretrained",
+        "freeze_depth": 4,
+        "learning_rate_factor": 0.1,
+        "head_learning_rate_factor": 0.2,
+        "layer_decay": 0.8,
+        "weight_decay": 0.02,
+        "augmentation": "medium",
+        "label_smoothing": 0.05,
+        "batch_size": 32,
+    }

@@ -17,18 +17,6 @@ from autotl.tune.pace import Pace
 from autotl.tune.study import StudySearch
 
 N_STAGES = {"shallow": 5, "deep": 9}
-START = {
-    "backbone": "deep",
-    "initial_weights": "pretrained",
-    "freeze_depth": 4,
-    "learning_rate_factor": 0.1,
-    "head_learning_rate_factor": 0.2,
-    "layer_decay": 0.8,
-    "weight_decay": 0.02,
-    "augmentation": "medium",
-    "label_smoothing": 0.05,
-    "batch_size": 32,
-}
 CONSTANTS = {"task": "/somewhere/task.json"}
 NEVER, LONG_AGO = math.inf, 0.0
 Make = Callable[..., Searcher]
@@ -75,17 +63,17 @@ class SearcherContract:
         config = self.ask(make(), "t0")
         assert {key: config[key] for key in CONSTANTS} == CONSTANTS
 
-    def test_a_suggestion_may_be_changed_without_harm(self, make: Make) -> None:
-        searcher = make(start_points=[START])
+    def test_a_suggestion_may_be_changed_without_harm(self, make: Make, point: Config) -> None:
+        searcher = make(start_points=[point])
         self.ask(searcher, "t0").clear()
         searcher.on_trial_complete("t0", report(0.5, status="completed"))
         assert len(self.ask(searcher, "t1")) == len(PARAMETERS) + len(CONSTANTS)
 
-    def test_start_points_come_first_and_in_order(self, make: Make) -> None:
-        other = START | {"backbone": "shallow", "freeze_depth": 2}
-        searcher = make(start_points=[START, other])
+    def test_start_points_come_first_and_in_order(self, make: Make, point: Config) -> None:
+        other = point | {"backbone": "shallow", "freeze_depth": 2}
+        searcher = make(start_points=[point, other])
         first, second = self.ask(searcher, "t0"), self.ask(searcher, "t1")
-        assert first == START | CONSTANTS
+        assert first == point | CONSTANTS
         assert second == other | CONSTANTS
 
     def test_the_seed_decides(self, make: Make) -> None:
@@ -99,8 +87,8 @@ class SearcherContract:
     def test_after_the_deadline_the_search_is_finished(self, make: Make) -> None:
         assert make(deadline=LONG_AGO).suggest("t0") == Searcher.FINISHED
 
-    def test_a_whole_search_with_every_kind_of_ending_goes_on(self, make: Make) -> None:
-        searcher = make(start_points=[START])
+    def test_a_whole_search_with_every_kind_of_ending_goes_on(self, make: Make, point: Config) -> None:
+        searcher = make(start_points=[point])
         endings: list[Callable[[str], None]] = [
             lambda trial: searcher.on_trial_complete(trial, report(0.8, 3, "completed")),
             lambda trial: searcher.on_trial_complete(trial, report(0.4, 1, "stopped")),

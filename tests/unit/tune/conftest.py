@@ -1,4 +1,4 @@
-"""A wide search space with two backbones, a point of it, and searches of it with a journal."""
+"""A wide search space with two backbones, and searches of it with a journal."""
 
 from __future__ import annotations
 
@@ -28,23 +28,6 @@ def space() -> Callable[..., SearchSpace]:
         return dataclasses.replace(wide, scratch_share=scratch_share)
 
     return widened
-
-
-@pytest.fixture
-def point() -> dict[str, Any]:
-    """A config of that space."""
-    return {
-        "backbone": "deep",
-        "initial_weights": "pretrained",
-        "freeze_depth": 4,
-        "learning_rate_factor": 0.1,
-        "head_learning_rate_factor": 0.2,
-        "layer_decay": 0.8,
-        "weight_decay": 0.02,
-        "augmentation": "medium",
-        "label_smoothing": 0.05,
-        "batch_size": 32,
-    }
 
 
 @pytest.fixture
