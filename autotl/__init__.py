@@ -26,7 +26,8 @@ from autotl.errors import (
 
 if TYPE_CHECKING:
     from autotl.api import advise, build_yardstick, evaluate, fit, load
-    from autotl.result import Estimate, FitResult, Status, TrialRecord
+    from autotl.records import Estimate, Status, TrialRecord
+    from autotl.result import FitResult
     from autotl.settings import Resources
 
 __version__ = "0.1.0"

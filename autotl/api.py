@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotl import rundir
 from autotl.console import Console, log_to_file
 from autotl.data.folder import list_folder
 from autotl.errors import Problem, raise_if_any
 from autotl.interrupt import noticed
-from autotl.result import Estimate, FitResult
-from autotl.rundir import RunDir, write_json
+from autotl.records import Estimate
+from autotl.result import FitResult
 from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds
+from autotl.storage import rundir
+from autotl.storage.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
-    from autotl.advice.reference import Yardstick
+    from autotl.advice.reference_set import Yardstick
     from autotl.predictor import Predictor
 
 
@@ -93,9 +94,9 @@ def fit(
         yardstick=None if yardstick is None else Path(yardstick),
         measure_benefit=measure_benefit,
     )
-    from autotl.checks import check
-    from autotl.fitting import Fitting
-    from autotl.ground import versions
+    from autotl.pipeline.context import versions
+    from autotl.pipeline.fit import Fitting
+    from autotl.pipeline.validate import check
     from autotl.tune.runner import RaySession
 
     checked = check(settings)
@@ -135,8 +136,8 @@ def advise(
     Raises:
         InputError: with every problem of the arguments and the folder at once.
     """
-    from autotl.checks import check
-    from autotl.fitting import Fitting
+    from autotl.pipeline.fit import Fitting
+    from autotl.pipeline.validate import check
 
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
@@ -182,8 +183,8 @@ def build_yardstick(
     Raises:
         InputError: with every problem of the arguments, the photographs and the backbone at once.
     """
-    from autotl.advice.building import Building, build
-    from autotl.tune.runner import local_cpus
+    from autotl.compute.device import local_cpus
+    from autotl.pipeline.reference_set import Building, build
 
     root = Path(images)
     asked = Building(root, backbone, Path(output), source or root.resolve().name, allow_download, local_cpus())

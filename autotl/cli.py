@@ -368,7 +368,7 @@ def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _cache_show(chosen: argparse.Namespace) -> None:
-    from autotl.train.cache import FOLDER_VARIABLE, DiskCache, default_folder
+    from autotl.storage.cache import FOLDER_VARIABLE, DiskCache, default_folder
 
     cache = DiskCache(default_folder())
     entries = cache.entries()
@@ -378,7 +378,7 @@ def _cache_show(chosen: argparse.Namespace) -> None:
 
 
 def _cache_clear(chosen: argparse.Namespace) -> None:
-    from autotl.train.cache import DiskCache, default_folder
+    from autotl.storage.cache import DiskCache, default_folder
 
     _print(f"{DiskCache(default_folder()).clear() / 2**30:.2f} GiB freed")
 

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from autotl.result import Estimate, FitResult, TrialRecord
+from autotl.records import Estimate, TrialRecord
+from autotl.result import FitResult
 
 if TYPE_CHECKING:
     from autotl.advice.benefit import Benefit

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autotl.compute.device import pick_device
 from autotl.data.augment import eval_view
 from autotl.data.decode import IMAGE_SUFFIXES, decode
 from autotl.errors import DatasetError, ModelFileError, Problem, raise_if_any
 from autotl.models.backbone import Preprocessing, create
-from autotl.models.saved import ModelCard, load_card, load_weights
-from autotl.train.device import pick_device
+from autotl.storage.saved_model import ModelCard, load_card, load_weights
 
 BATCH = 32
 

@@ -57,7 +57,7 @@ from autotl.advice.advisor import Advice
 from autotl.advice.evidence import BackboneEvidence, probe_backbone, rank
 from autotl.advice.hindsight import advised_depth
 from autotl.advice.probes import LabelledFeatures, folds_of, stage_profile
-from autotl.advice.reference import load_yardstick
+from autotl.advice.reference_set import load_yardstick
 from autotl.advice.similarity import measure_similarity
 from autotl.models.catalog import find_entry
 from autotl.train.probe import Probe

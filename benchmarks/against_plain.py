@@ -29,22 +29,23 @@ import numpy as np
 import torch
 from fit import BACKBONE, with_test_split
 
-from autotl import rundir
-from autotl.checks import check
+from autotl.compute import device
+from autotl.compute.device import local_cpus
 from autotl.console import Console
 from autotl.data.pixels import open_store
-from autotl.fitting import Fitting
+from autotl.pipeline.fit import Fitting
+from autotl.pipeline.task import make_task
+from autotl.pipeline.validate import check
 from autotl.predictor import Predictor
 from autotl.settings import Budget, FitSettings
 from autotl.space.files import load_space
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SearchSpace
-from autotl.tasking import make_task
-from autotl.train import device
-from autotl.train.cache import DiskCache
+from autotl.storage import rundir
+from autotl.storage.cache import DiskCache
 from autotl.train.loop import Diverged, EpochReport, FineTuning
 from autotl.train.task import TrainingTask
-from autotl.tune.runner import Slots, local_cpus
+from autotl.tune.runner import Slots
 
 Config = dict[str, Any]
 TIMEOUT = 24 * 3600.0

@@ -69,10 +69,10 @@ def linear_probe(folder: Path) -> float:
     from autotl.data.folder import list_folder
     from autotl.data.pixels import build_store
     from autotl.data.splits import make_dataset
+    from autotl.frozen.prepare import prepare
     from autotl.models.backbone import preprocessing_named
     from autotl.models.catalog import find_entry
-    from autotl.train.cache import DiskCache
-    from autotl.train.prepare import prepare
+    from autotl.storage.cache import DiskCache
 
     dataset = make_dataset(list_folder(folder)[0], 0.2, seed=0)
     with tempfile.TemporaryDirectory() as temporary:
@@ -177,11 +177,11 @@ def demo() -> None:
 
 def overhead(n_trials: int = 40) -> None:
     """Trials of one epoch on a few tiny images: wall time of the search beyond the time inside the trials."""
-    from autotl import rundir
-    from autotl.checks import check
     from autotl.console import Console
-    from autotl.fitting import Fitting
+    from autotl.pipeline.fit import Fitting
+    from autotl.pipeline.validate import check
     from autotl.settings import Budget, FitSettings, Resources
+    from autotl.storage import rundir
     from autotl.tune.runner import RaySession
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -27,10 +27,10 @@ from cuts import CutSet, read_set
 from filelock import FileLock, Timeout
 from ready import LITE0, LITE1, LITE2, ReadySet, make_ready
 
-from autotl.rundir import fingerprint
-from autotl.tasking import MOST_VIEWS
-from autotl.train.cache import default_folder
-from autotl.train.device import keep_freed_memory
+from autotl.compute.memory import keep_freed_memory
+from autotl.pipeline.task import MOST_VIEWS
+from autotl.storage.cache import default_folder
+from autotl.storage.rundir import fingerprint
 from autotl.train.loop import Diverged, FineTuning
 from autotl.train.task import BackboneFiles, TrainingTask
 

@@ -13,17 +13,17 @@ from cuts import CUTS, CutSet
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from autotl.compute.device import measure_precision, pick_device
 from autotl.data.pixels import PixelStore, build_store
+from autotl.frozen.activations import ImageSource, batches
+from autotl.frozen.prepare import Prepared, prepare
 from autotl.models.backbone import create, preprocessing_named
 from autotl.models.catalog import find_entry
-from autotl.models.split import divide
-from autotl.rundir import fingerprint, read_json, write_json
-from autotl.train.activations import ImageSource, batches
-from autotl.train.cache import DiskCache, default_folder
-from autotl.train.device import measure_precision, pick_device
+from autotl.models.partition import divide
+from autotl.storage.cache import DiskCache, default_folder
+from autotl.storage.rundir import fingerprint, read_json, write_json
 from autotl.train.metrics import all_metrics
-from autotl.train.prepare import Prepared, prepare, save_head
-from autotl.train.probe import SPREAD_FLOOR, START_FLOOR, Probe, fit_probe
+from autotl.train.probe import SPREAD_FLOOR, START_FLOOR, Probe, fit_probe, save_head
 from autotl.train.task import BackboneFiles, save_manifest
 
 LITE0, LITE1, LITE2 = BACKBONES = tuple(f"tf_efficientnet_lite{number}.in1k" for number in range(3))

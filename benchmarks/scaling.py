@@ -72,11 +72,11 @@ def write_space(path: Path, depth: str) -> None:
 
 def one_fit(folder: Path, root: Path) -> None:
     """A fit of `folder`, stage by stage; prints a line of JSON with the stages and when they began and ended."""
-    from autotl import rundir
-    from autotl.checks import check
     from autotl.console import Console
-    from autotl.fitting import Fitting
+    from autotl.pipeline.fit import Fitting
+    from autotl.pipeline.validate import check
     from autotl.settings import Budget, FitSettings, Resources
+    from autotl.storage import rundir
     from autotl.tune.runner import RaySession
 
     stages: dict[str, tuple[float, float]] = {}

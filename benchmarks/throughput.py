@@ -23,20 +23,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from autotl.compute.device import compute, local_cpus
+from autotl.compute.memory import keep_freed_memory
 from autotl.data.augment import recipe_named
 from autotl.data.decode import IMAGE_SUFFIXES
 from autotl.data.pixels import PixelStore, build_store
+from autotl.frozen.activations import BATCH, ImageSource
+from autotl.frozen.engines import Forward, torch_forward
+from autotl.frozen.openvino import OpenVinoModel
+from autotl.frozen.prepare import Prepared, prepare
 from autotl.models.backbone import Backbone, create, preprocessing_of
 from autotl.models.catalog import find_entry
-from autotl.models.split import divide
+from autotl.models.partition import divide
 from autotl.models.weights import load_pretrained, locate
-from autotl.train.activations import BATCH, ImageSource
-from autotl.train.cache import DiskCache
-from autotl.train.converted import OpenVinoModel
-from autotl.train.device import compute, keep_freed_memory
-from autotl.train.frozen import Forward, torch_forward
-from autotl.train.prepare import Prepared, prepare
-from autotl.tune.runner import local_cpus
+from autotl.storage.cache import DiskCache
 
 BACKBONE = "tf_efficientnet_lite0.in1k"
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from autotl.advice.wording import difference_text, score_text
-from autotl.result import Estimate
+from autotl.records import Estimate
 from autotl.train.metrics import wilson_interval
 
 Verdict = Literal["positive transfer", "no measurable benefit", "negative transfer", "undecided"]
@@ -41,7 +41,7 @@ class Both:
 
 @dataclass(frozen=True, slots=True)
 class Benefit:
-    """Pretrained weights against random ones. What is equal, and what is not, is said in `autotl.benefit`.
+    """Pretrained weights against random ones; `autotl.pipeline.scratch_baseline` says what is equal, and what is not.
 
     Attributes:
         metric: of the scores, which are larger when better (`log_loss` is negated).

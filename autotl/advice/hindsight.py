@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from autotl.advice.advisor import Advice, depth_of
 from autotl.advice.wording import difference_text, score_text
-from autotl.result import TrialRecord
+from autotl.records import TrialRecord
 
 if TYPE_CHECKING:
-    from autotl.models.saved import ModelCard
+    from autotl.storage.saved_model import ModelCard
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from autotl.advice.distances import Matrix, Rows, energy_distance, frechet_distance, kernel_distance, rbf
 from autotl.advice.mixture import bootstrap_distances, distance_to, nearest_mixture
-from autotl.advice.reference import Yardstick
+from autotl.advice.reference_set import Yardstick
 from autotl.train.probe import unit
 
 FAR = 0.075

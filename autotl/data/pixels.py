@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autotl.data.decode import decode
 from autotl.data.folder import Finding
-from autotl.rundir import read_json, write_json
+from autotl.storage.rundir import read_json, write_json
 
 Places = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotl.data.folder import Finding, Listing, SplitName
-from autotl.rundir import fingerprint
+from autotl.storage.rundir import fingerprint
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from autotl.errors import BackboneError, ModelFileError, Problem
 from autotl.models.catalog import BackboneEntry
-from autotl.models.saved import load_card, load_weights
+from autotl.storage.saved_model import load_card, load_weights
 
 TimmModel = Any
 """A `torch.nn.Module` with timm's own methods, for which timm has no type."""

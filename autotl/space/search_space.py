@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autotl.rundir import fingerprint
 from autotl.space.parameters import Categorical, Depth, Float, Parameter
+from autotl.storage.rundir import fingerprint
 
 Config = dict[str, Any]
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from autotl.compute.device import Precision, compute, pick_device
 from autotl.models.backbone import Backbone, create
-from autotl.train.device import Precision, compute, pick_device
 
 ROUNDS = 2
 MEASURED_IMAGES = 8
@@ -102,7 +102,7 @@ def trial_seconds(
 def base_depth(stages: StageSeconds, lowest: int, images: int, limit: int) -> int:
     """The shallowest depth from `lowest` on whose views of `images` images (over all views) take `limit` bytes at most.
 
-    0 if there is none. Views of deeper depths are then computed from those, see `autotl.train.views`.
+    0 if there is none. Views of deeper depths are then computed from those, see `autotl.frozen.views`.
     """
     depths = range(max(1, lowest), len(stages.numbers))
     fits = (depth for depth in depths if 0 < 2 * stages.numbers[depth] * images <= limit)

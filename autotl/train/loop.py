@@ -15,18 +15,19 @@ import torch.nn.functional as F
 from filelock import Timeout
 from numpy.typing import NDArray
 
+from autotl.compute.device import compute, pick_device, to_device
 from autotl.data.augment import recipe_named
 from autotl.data.pixels import open_store
+from autotl.frozen.activations import CachedView, ImageSource, batches, seed_of
+from autotl.frozen.views import Views, ViewSettings
 from autotl.models.backbone import Backbone, create
-from autotl.models.saved import ModelCard
-from autotl.models.split import DoesNotDivide, Split, divide
-from autotl.train.activations import CachedView, ImageSource, batches, seed_of
-from autotl.train.device import compute, pick_device, to_device
+from autotl.models.partition import DoesNotDivide, Split, divide
+from autotl.storage.cache import DiskCache
+from autotl.storage.saved_model import ModelCard
 from autotl.train.metrics import all_metrics, estimate, score_of
+from autotl.train.microbatch import choose_part
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
-from autotl.train.parts import choose_part
 from autotl.train.task import TrainingTask
-from autotl.train.views import Views
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH = 32
@@ -103,7 +104,7 @@ class FineTuning:
         self._source = ImageSource(store.open(), self._preprocessing, self.device, VIEW_SEED)
         self._split = self._divide()
         self._views = (
-            Views(task, self._files, self.backbone, self._split, self._source, self._late)
+            Views(self._view_settings(), self.backbone, self._split, self._source, self._late)
             if self._split is not None
             else None
         )
@@ -143,6 +144,18 @@ class FineTuning:
         except DoesNotDivide as reason:
             self.note = f"the frozen stages run in every epoch: {reason}"
             return None
+
+    def _view_settings(self) -> ViewSettings:
+        task, files = self.task, self._files
+        return ViewSettings(
+            cache=DiskCache(Path(task.cache_dir), task.cache_limit),
+            data_fingerprint=task.data_fingerprint,
+            weights_sha256=files.weights_sha256,
+            base_depth=files.base_depth,
+            converted=Path(files.converted) if files.converted else None,
+            precision=task.precision,
+            threads=task.threads,
+        )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         # Adaptive optimisers: the rate grows with the square root of the batch (arXiv 2205.10287).

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from autotl.result import Estimate
+from autotl.records import Estimate
 
 Probabilities = NDArray[np.float32] | NDArray[np.float64]
 IMBALANCE = 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,11 @@ def fit_head(features: Features, labels: NDArray[np.int64], strength: float, *, 
     mean, scale = features.mean(axis=0), spreads(features)
     ((_, weight, bias),) = _path(_standardised(features, mean, scale), labels, balanced, (strength,))
     return _on_raw_features(weight, bias, mean, scale, strength)
+
+
+def save_head(probe: Probe, path: Path) -> None:
+    """Write a linear probe for the workers to start from."""
+    np.savez(path, weight=probe.weight, bias=probe.bias)
 
 
 def spreads(features: Features, floor: float = SPREAD_FLOOR) -> Features:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotl.compute.device import Precision
 from autotl.train.cost import NOT_MEASURED, StageSeconds
-from autotl.train.device import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class TrainingTask:
         precision: "bf16" or "fp32".
         max_t: epochs of a full trial.
         n_views: augmented views that are cached for a frozen prefix.
-        cache_dir, cache_limit: of `autotl.train.cache.DiskCache`, bytes.
+        cache_dir, cache_limit: of `autotl.storage.cache.DiskCache`, bytes.
         data_fingerprint: stands for the images.
         seed: of weights and order.
         cache_activations: compute frozen stages once; without it they run in every epoch, on views that are new.

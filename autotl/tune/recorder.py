@@ -10,8 +10,8 @@ from typing import Any
 
 from ray import tune
 
-from autotl.result import Status, TrialRecord
-from autotl.rundir import RunDir
+from autotl.records import Status, TrialRecord
+from autotl.storage.rundir import RunDir
 from autotl.tune.study import StudySearch
 
 log = logging.getLogger("autotl")

@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autotl.compute.device import local_cpus
 from autotl.errors import SearchError
 from autotl.interrupt import handlers_restored
-from autotl.models.saved import load_card
-from autotl.result import TrialRecord
-from autotl.rundir import RunDir, write_json
+from autotl.records import TrialRecord
 from autotl.settings import Resources
 from autotl.space.search_space import Config, SearchSpace
+from autotl.storage.rundir import RunDir, write_json
+from autotl.storage.saved_model import load_card
 from autotl.train.task import TrainingTask
 from autotl.tune.pace import Pace, Predict, predictor
 
@@ -79,11 +80,6 @@ def _gpu_slots(gpus: int, per_trial: float) -> int:
     if per_trial >= 1:
         return int(gpus // per_trial)
     return gpus * int(1 / per_trial + 1e-9)  # 1 / (1 / 49) is less than 49
-
-
-def local_cpus() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class RaySession:

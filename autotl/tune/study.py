@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from autotl.result import Status
+from autotl.records import Status
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SCRATCH_VALUES, Config, SearchSpace
 from autotl.tune.pace import Pace

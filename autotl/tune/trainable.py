@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from ray import tune
 
-from autotl.models.saved import offer
-from autotl.result import Status
-from autotl.rundir import RunDir
-from autotl.train.device import give_back_memory, keep_freed_memory
-from autotl.train.finished import keep_finished
+from autotl.compute.memory import give_back_memory, keep_freed_memory
+from autotl.records import Status
+from autotl.storage.finished import keep_finished
+from autotl.storage.rundir import RunDir
+from autotl.storage.saved_model import offer
 from autotl.train.loop import EpochReport, FineTuning, OutOfTime
 from autotl.train.task import TrainingTask
 

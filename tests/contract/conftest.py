@@ -15,7 +15,7 @@ import torch
 
 import autotl
 from autotl.data.pixels import open_store
-from autotl.rundir import write_json
+from autotl.storage.rundir import write_json
 from autotl.train.metrics import all_metrics
 from autotl.train.task import TrainingTask
 from autotl.tune.runner import Searched, SearchPlan, Slots
@@ -71,7 +71,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> ToyRun:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autotl.tune.runner.RaySession", _NoRay)
-        patch.setattr("autotl.searching.run_search", keep_task)
+        patch.setattr("autotl.pipeline.search.run_search", keep_task)
         settings: dict[str, Any] = {"backbones": LITE0, "search_space": "quick", "val_fraction": 0.25, "n_trials": 1}
         result = autotl.fit(shapes, output_dir=folder / "run", timeout="10m", quiet=True, **settings)
     (task,) = tasks

@@ -9,7 +9,7 @@ import torch
 
 from autotl.models.backbone import Backbone, create
 from autotl.models.catalog import find_entry
-from autotl.models.split import Split, divide
+from autotl.models.partition import Split, divide
 from autotl.models.weights import load_pretrained, locate, save_state
 
 SIDE = 64
@@ -100,7 +100,7 @@ def lite0_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestDivideOnLite0(PrefixSuffixContract):
-    """`autotl.models.split.divide` on the bundled weights of EfficientNet-Lite0."""
+    """`autotl.models.partition.divide` on the bundled weights of EfficientNet-Lite0."""
 
     @pytest.fixture
     def backbone(self, lite0_state: Path) -> Backbone:

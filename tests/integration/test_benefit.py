@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import autotl
-from autotl.closing import KeptBack
-from autotl.fitting import Fitting
+from autotl.pipeline.finish import KeptBack
+from autotl.pipeline.fit import Fitting
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 EPOCHS = 3

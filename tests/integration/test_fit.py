@@ -18,10 +18,10 @@ from optuna.trial import TrialState
 from safetensors.numpy import load_file
 
 import autotl
-from autotl.advice.reference import load_yardstick
-from autotl.models.saved import load_card
-from autotl.result import Status, TrialRecord
+from autotl.advice.reference_set import load_yardstick
+from autotl.records import Status, TrialRecord
 from autotl.space.files import load_space
+from autotl.storage.saved_model import load_card
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 CLASSES = ("circle", "square", "triangle")
@@ -268,7 +268,7 @@ class TestFailingTrials:
     def result(cls, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> autotl.FitResult:
         with pytest.MonkeyPatch.context() as patch:
             # The worker finds a head that is no npz file, as after a full disk.
-            patch.setattr("autotl.tasking.save_head", lambda probe, path: path.write_bytes(b"damaged"))
+            patch.setattr("autotl.pipeline.task.save_head", lambda probe, path: path.write_bytes(b"damaged"))
             return autotl.fit(
                 dataset,
                 backbones=LITE0,

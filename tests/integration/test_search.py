@@ -14,10 +14,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from autotl.result import Status, TrialRecord
-from autotl.rundir import RunDir, create
+from autotl.records import Status, TrialRecord
 from autotl.settings import Resources
 from autotl.space.files import load_space
+from autotl.storage.rundir import RunDir, create
 from autotl.tune.runner import RaySession, SearchPlan, run_search
 
 N_TRIALS = 7

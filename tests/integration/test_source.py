@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import autotl
-from autotl.advice.reference import load_yardstick
+from autotl.advice.reference_set import load_yardstick
 from autotl.cli import main
-from autotl.result import Status
+from autotl.records import Status
 from autotl.space.files import load_space, to_toml
 from autotl.tune.runner import Slots
 

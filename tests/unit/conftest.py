@@ -26,7 +26,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def _fitting() -> None:
     """Everything that fit and advise import, outside the time of a test."""
-    import_module("autotl.fitting")
+    import_module("autotl.pipeline.fit")
     import_module("autotl.tune.runner")
 
 

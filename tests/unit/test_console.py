@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from autotl.console import Console, interval_text, log, log_to_file, print_error, print_plain, sparkline
-from autotl.result import Estimate, FitResult, Status, TrialRecord
+from autotl.records import Estimate, Status, TrialRecord
+from autotl.result import FitResult
 
 Capture = pytest.CaptureFixture[str]
 ODD = "[bold]photos[/bold] [/x] :cat: 50% \\[red]"

@@ -17,9 +17,9 @@ from PIL import Image
 from autotl.data.decode import decode
 from autotl.errors import DatasetError, ModelFileError
 from autotl.models.backbone import Preprocessing, create
-from autotl.models.saved import ModelCard, load_card, save_model
 from autotl.predictor import Predictor, find_images, load_predictor
-from autotl.result import Estimate
+from autotl.records import Estimate
+from autotl.storage.saved_model import ModelCard, load_card, save_model
 
 CLASSES = ("circle", "square", "triangle")
 PREPROCESSING = Preprocessing(40, 0.8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 50)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from autotl.result import Estimate, FitResult, Status, TrialRecord
+from autotl.records import Estimate, Status, TrialRecord
+from autotl.result import FitResult
 
 RECORD = TrialRecord(
     number=3,

@@ -10,7 +10,7 @@ import pytest
 
 from autotl.advice.hindsight import Hindsight, advised_depth, look_back
 from autotl.advice.scenario import choose_scenario
-from autotl.result import Estimate, Status, TrialRecord
+from autotl.records import Estimate, Status, TrialRecord
 
 STRATEGIES = ("feature extraction", "freeze the first stages, train the rest", "fine-tune everything")
 PARTIAL = STRATEGIES[1]

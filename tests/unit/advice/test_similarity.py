@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autotl.advice.distances import frechet_distance
-from autotl.advice.reference import Yardstick, load_yardstick, make_yardstick
+from autotl.advice.reference_set import Yardstick, load_yardstick, make_yardstick
 from autotl.advice.similarity import (
     EXPECTED_COVER,
     FAR,

@@ -12,7 +12,7 @@ import torch
 
 from autotl.models.backbone import create
 from autotl.models.weights import save_state
-from autotl.rundir import write_json
+from autotl.storage.rundir import write_json
 from autotl.train.loop import FineTuning
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 
@@ -125,7 +125,7 @@ def test_parts_of_a_batch_train_as_the_whole(
     uneven = save_uneven(task, tmp_path / "uneven.npz", balanced)
     trained, losses = [], []
     for size in (8, 2):
-        monkeypatch.setattr("autotl.train.parts.PART", size)
+        monkeypatch.setattr("autotl.train.microbatch.PART", size)
         tuning = FineTuning(replace(uneven, cache_dir=str(tmp_path / "cache")), config)
         losses.append(tuning.train_epoch().train_loss)
         trained.append({name: tensor.detach().clone() for name, tensor in tuning.trained().items()})
@@ -144,7 +144,7 @@ def save_uneven(task: TrainingTask, manifest: Path, balanced: bool) -> TrainingT
 
 
 def test_from_scratch_a_batch_passes_at_once(task: TrainingTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotl.train.parts.PART", 2)
+    monkeypatch.setattr("autotl.train.microbatch.PART", 2)
     config = CONFIG | {"initial_weights": "scratch", "freeze_depth": 0, "batch_size": 8}
     sizes: list[int] = []
     tuning = FineTuning(task, config)

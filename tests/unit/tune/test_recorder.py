@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from ray import tune
 
-from autotl.result import Status, TrialRecord
-from autotl.rundir import RunDir
+from autotl.records import Status, TrialRecord
 from autotl.space.files import load_space
+from autotl.storage.rundir import RunDir
 from autotl.tune.pace import Pace
 from autotl.tune.recorder import Recorder
 from autotl.tune.study import StudySearch

@@ -1,0 +1,1 @@
+"""Where and in which number format models run: devices, precision, memory."""

@@ -1,0 +1,77 @@
+"""Where and in which number format models run: measured on the machine, not guessed."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+import torch
+
+from autotl.compute.depthwise import FastDepthwise
+
+Precision = Literal["bf16", "fp32"]
+ROUNDS = 12
+GAIN_NEEDED = 1.15
+"""bfloat16 has to be so many times faster than float32 to be worth its rounding."""
+
+
+def pick_device() -> torch.device:
+    """A GPU where this process sees one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def local_cpus() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device; to a GPU by way of pinned memory, so that the copy runs beside the computation."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@contextmanager
+def compute(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Run what is inside in `precision`, with fast depthwise convolutions."""
+    with ExitStack() as stack:
+        if precision == "bf16":
+            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+            stack.enter_context(FastDepthwise())
+        yield
+
+
+def measure_precision(device: torch.device) -> Precision:
+    """Whether bfloat16 is faster than float32 on this machine, by timing convolutions for about half a second."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for one another measure what else the machine is doing
+    try:
+        seconds = _best_seconds()
+    finally:
+        torch.set_num_threads(threads)
+    return "bf16" if seconds["bf16"] * GAIN_NEEDED < seconds["fp32"] else "fp32"
+
+
+def _best_seconds() -> dict[Precision, float]:
+    """The fastest of several passes through an inverted bottleneck in each format, taken in turn."""
+    x = torch.randn(8, 96, 28, 28).to(memory_format=torch.channels_last)
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(96, 384, 1), torch.nn.Conv2d(384, 384, 3, padding=1, groups=384), torch.nn.Conv2d(384, 96, 1)
+    ).to(memory_format=torch.channels_last)
+    best: dict[Precision, float] = {"bf16": math.inf, "fp32": math.inf}
+    for _ in range(ROUNDS):
+        for precision in best:
+            with torch.inference_mode(), compute(x.device, precision):
+                start = time.thread_time()  # not wall time: other programs are not measured
+                layers(x)
+                best[precision] = min(best[precision], time.thread_time() - start)
+    return best

@@ -1,0 +1,1 @@
+"""What frozen stages give, computed once: embeddings, cached views, and the fastest exact way to them."""

@@ -1,0 +1,206 @@
+"""Features of many images: embeddings, and the outputs of a frozen prefix, computed once and kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autotl.compute.device import to_device
+from autotl.data.augment import Recipe, eval_view, random_view
+from autotl.frozen.stages import StagedForward, StageFeatures
+from autotl.models.backbone import Preprocessing
+
+BATCH = 8
+"""Images that go through frozen stages at once on a core: more are no faster on CPUs, and take memory in proportion."""
+GPU_BATCH = 128
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed that depends on all parts and is the same in every process (Python's own hash is not)."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
+
+
+def _all_are_there(rows: NDArray[np.int64]) -> None:
+    """Nothing to wait for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSource:
+    """Decoded images and how a backbone wants them.
+
+    Attributes:
+        pixels: uint8, shape (images, side, side, 3).
+        preprocessing: of the backbone.
+        device: where batches go.
+        seed: of random views.
+        wait: returns when the images in some rows are decoded, see `autotl.data.pixels.Decoding`.
+    """
+
+    pixels: NDArray[np.uint8]
+    preprocessing: Preprocessing
+    device: torch.device
+    seed: int
+    wait: Callable[[NDArray[np.int64]], None] = _all_are_there
+
+    def batch(self, rows: NDArray[np.int64], recipe: Recipe | None, view: int) -> torch.Tensor:
+        """Normalised images in channels_last, shape (n, 3, size, size).
+
+        `recipe` None gives the evaluation view. The same rows, recipe and view give the same images.
+
+        Raises:
+            BaseException: what `wait` raises.
+        """
+        self.wait(rows)
+        images = to_device(torch.from_numpy(self.pixels[rows]), self.device)
+        size = self.preprocessing.input_size
+        if recipe is None or recipe.name == "none":
+            views = eval_view(images, size, self.preprocessing.crop)
+        else:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, recipe.name, view, int(rows[0]), len(rows)))
+            views = random_view(images, size, recipe, generator)
+        return self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
+
+
+def frozen_batch(device: torch.device) -> int:
+    """Images that go through frozen stages at once."""
+    return BATCH if device.type == "cpu" else GPU_BATCH
+
+
+def batches(rows: NDArray[np.int64], size: int = BATCH) -> Iterator[NDArray[np.int64]]:
+    """Consecutive pieces of `rows`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def embed(
+    forward: Forward,
+    source: ImageSource,
+    rows: NDArray[np.int64],
+    on_progress: Callable[[int], None] = lambda done: None,
+    workers: int = 1,
+) -> NDArray[np.float32]:
+    """The outputs of `forward` on the evaluation views of `rows`, flattened: shape (len(rows), dimensions).
+
+    `forward` is one of `autotl.frozen.engines`. On CPUs `workers` threads take a batch each and compute on one core
+    each: unlike threads that share a batch they never wait for one another, which matters while Ray starts beside them.
+    """
+
+    def staged(batch: torch.Tensor) -> tuple[torch.Tensor, StageFeatures]:
+        return forward(batch), {}
+
+    return embed_stages(staged, source, rows, rows[:0], on_progress, workers)[0]
+
+
+def embed_stages(
+    forward: StagedForward,
+    source: ImageSource,
+    rows: NDArray[np.int64],
+    stage_rows: NDArray[np.int64],
+    on_progress: Callable[[int], None] = lambda done: None,
+    workers: int = 1,
+) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
+    """As `embed`, in the same pass with the averages at the stages' boundaries for `stage_rows`, some of `rows`.
+
+    Returns:
+        The outputs, shape (len(rows), dimensions), and by freeze depth the averages, shape (len(stage_rows), channels),
+        both in the order of `rows`. Averages of other rows are dropped at once.
+    """
+
+    def outputs_of(chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
+        output, stages = forward(source.batch(chosen, None, 0))
+        wanted = np.isin(chosen, stage_rows)
+        kept = {depth: _plain(tensor)[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
+        return _plain(output), kept
+
+    outputs: NDArray[np.float32] | None = None
+    averages: dict[int, list[NDArray[np.float32]]] = {}
+    done = 0
+    with _one_core_each(workers if source.device.type == "cpu" else 1) as pool:
+        for output, kept in pool.map(outputs_of, batches(rows, frozen_batch(source.device))):
+            if outputs is None:  # in place: parts that are joined at the end take the memory twice
+                outputs = np.empty((len(rows), output.shape[1]), dtype=np.float32)
+            outputs[done : done + len(output)] = output
+            for depth, features in kept.items():
+                averages.setdefault(depth, []).append(features)
+            done += len(output)
+            on_progress(done)
+    assert outputs is not None, "there is nothing to embed"
+    return outputs, {depth: np.concatenate(parts) for depth, parts in averages.items()}
+
+
+def _plain(tensor: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.flatten(1).float().cpu().numpy()
+    return array
+
+
+@contextmanager
+def _one_core_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads compute on one core each; a single one on as many as torch has."""
+    threads = torch.get_num_threads()
+    per_worker = threads if workers == 1 else 1
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(per_worker,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # part of the setting is the process's, not the thread's
+
+
+class CachedView:
+    """The prefix's outputs for one view of some images: bfloat16, one row an image, in a memory-mapped file.
+
+    Feature maps are stored with the channels last, as the suffix wants them.
+
+    Args:
+        path: the file; it stays mapped, whatever happens to its name.
+        shape: of one image's tensor, as the model has it.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        n_rows = os.path.getsize(path) // view_bytes(shape, 1)
+        self.shape = shape
+        self._stored = np.memmap(path, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(shape)))
+
+    def rows(self, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """The tensors in the places `chosen`, shape (len(chosen), *shape)."""
+        tensor = torch.from_numpy(self._stored[chosen]).view(torch.bfloat16)
+        return tensor.permute(0, 3, 1, 2) if len(self.shape) == 3 else tensor
+
+
+def _stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[1], shape[2], shape[0]) if len(shape) == 3 else shape
+
+
+def view_bytes(shape: tuple[int, ...], n_images: int) -> int:
+    """Size of a cached view of `n_images`."""
+    return 2 * math.prod(shape) * n_images
+
+
+def write_view(
+    path: Path, shape: tuple[int, ...], tensors: Iterable[torch.Tensor], should_stop: Callable[[], bool]
+) -> bool:
+    """Write batches of boundary tensors in the form that `CachedView` reads.
+
+    Returns:
+        False, and the file is incomplete, if `should_stop` said so before the last batch.
+    """
+    with open(path, "wb") as file:
+        for tensor in tensors:
+            stored = tensor.to(torch.bfloat16)
+            if len(shape) == 3:
+                stored = stored.permute(0, 2, 3, 1)
+            file.write(stored.contiguous().cpu().view(torch.int16).numpy().tobytes())
+            if should_stop():
+                return False
+    return True

@@ -1,0 +1,183 @@
+"""Making a backbone ready for a run: load its weights once, embed the images once, keep both for the workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autotl.compute.device import Precision, pick_device
+from autotl.compute.memory import give_back_memory
+from autotl.data.pixels import Decoding, PixelStore
+from autotl.frozen.activations import ImageSource, embed_stages, frozen_batch
+from autotl.frozen.engines import fastest_embedding
+from autotl.frozen.stages import StagedForward
+from autotl.models.backbone import preprocessing_of, wrap
+from autotl.models.catalog import BackboneEntry
+from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
+from autotl.storage.cache import DiskCache
+
+TIMED_BATCHES = 4
+"""Batches a worker that tell how long embedding takes: with fewer, workers that are done wait for the last one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A backbone with its weights on disk and the embeddings of some images.
+
+    Attributes:
+        entry: from the catalog.
+        state, weights_sha256: its weights as the workers load them, and their checksum.
+        converted: the same for OpenVINO, where that was worth making.
+        engine: how the images were embedded.
+        engines: images a second, one batch at a time, and relative error of every way that was tried.
+        rows: which images of the store were embedded.
+        embeddings: float32, shape (len(rows), dimensions).
+        stage_rows: some of `rows`, ascending.
+        stage_features: what arrives at the stages' boundaries for those, averaged over places, by freeze depth
+            1..n_stages-1: float32, shape (len(stage_rows), channels). Depths without a boundary are missing.
+        seconds: the embedding took, or would have taken without images being decoded beside it.
+        n_stages: freeze depths lie in 0..n_stages.
+        preprocessing: plain, for a model card.
+    """
+
+    entry: BackboneEntry
+    state: Path
+    weights_sha256: str
+    converted: Path | None
+    engine: str
+    engines: dict[str, tuple[float, float]]
+    rows: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+    stage_rows: NDArray[np.int64]
+    stage_features: dict[int, NDArray[np.float32]]
+    seconds: float
+    n_stages: int
+    preprocessing: dict[str, object]
+
+    @property
+    def images_per_second(self) -> float:
+        """Measured, with all threads of the driver."""
+        return len(self.rows) / max(self.seconds, 1e-9)
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of `rows`, all of which were embedded; not a copy where these are all there are."""
+        if np.array_equal(rows, self.rows):
+            return self.embeddings
+        return self.embeddings[np.searchsorted(self.rows, rows)]
+
+
+def prepare(
+    entry: BackboneEntry,
+    store: PixelStore,
+    rows: NDArray[np.int64],
+    folder: Path,
+    precision: Precision,
+    *,
+    allow_download: bool,
+    workers: int,
+    passes: int,
+    cache: DiskCache,
+    on_progress: Callable[[int], None],
+    stage_rows: NDArray[np.int64] | None = None,
+    decoding: Decoding | None = None,
+) -> Prepared:
+    """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
+
+    The embedding is done the fastest exact way there is, see `autotl.frozen.engines`. `passes` says how often the
+    images will go through frozen stages, now and in trials. `stage_rows` are the images, some of `rows`, for which the
+    stages' features are kept. `decoding` is what still fills the store: every batch waits for its images.
+
+    Raises:
+        BackboneError: if the weights are missing or do not fit.
+        BaseException: what ended the decoding early.
+    """
+    model = load_pretrained(entry, locate(entry, allow_download)).eval()
+    state = folder / f"{entry.name}.safetensors"
+    save_state(model, state)
+    preprocessing = replace(preprocessing_of(model), store_size=store.size)
+    device = pick_device()
+    model.to(device, memory_format=torch.channels_last)
+    source = ImageSource(store.open(), preprocessing, device, seed=0)
+    if decoding is not None:
+        source = replace(source, wait=decoding.wait)
+    sha256 = file_sha256(state)
+    backbone = wrap(entry.timm_name, model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if workers > 1 and device.type == "cpu" else threads)
+    try:
+        engine, engines, converted, staged = fastest_embedding(
+            backbone,
+            source.batch(rows[: frozen_batch(device)], None, 0),
+            precision,
+            weights_sha256=sha256,
+            n_images=passes * len(rows),
+            workers=workers,
+            cache=cache,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    give_back_memory()  # measuring and converting take several times what embedding does
+    stage_rows = rows[:0] if stage_rows is None else np.sort(stage_rows)
+    timing = EmbeddingTime(decoding)
+    embeddings, stage_features = embed_stages(staged, source, rows, stage_rows, timing.watched(on_progress), workers)
+    seconds = timing.seconds(staged, source, rows, workers)
+    return Prepared(
+        entry=entry,
+        state=state,
+        weights_sha256=sha256,
+        converted=converted,
+        engine=engine.name,
+        engines={one.name: (one.images_per_second, one.error) for one in engines},
+        rows=rows,
+        embeddings=embeddings,
+        stage_rows=stage_rows,
+        stage_features=stage_features,
+        seconds=seconds,
+        n_stages=backbone.n_stages,
+        preprocessing=preprocessing.to_json(),
+    )
+
+
+class EmbeddingTime:
+    """How long embedding takes by itself: costs of trials are predicted from that, and decoding takes cores from it.
+
+    The clock runs from when no image is decoded any more. Where that leaves too few to tell, some are embedded again.
+
+    Args:
+        decoding: what may still go on; the clock runs at once without.
+    """
+
+    def __init__(self, decoding: Decoding | None) -> None:
+        self._decoding = decoding
+        self._beside = decoding is not None and not decoding.is_over
+        self._begun = time.perf_counter()
+        self._done = 0
+
+    def watched(self, on_progress: Callable[[int], None]) -> Callable[[int], None]:
+        """The same function, which moves the beginning of the time to the end of the decoding."""
+
+        def watch(done: int) -> None:
+            if self._beside and self._decoding is not None and self._decoding.is_over:
+                self._beside = False
+                self._begun, self._done = time.perf_counter(), done
+            on_progress(done)
+
+        return watch
+
+    def seconds(self, staged: StagedForward, source: ImageSource, rows: NDArray[np.int64], workers: int) -> float:
+        """Seconds for all `rows`, which were just embedded; arguments are those of `embed_stages`."""
+        ended = time.perf_counter()
+        sample = rows[: TIMED_BATCHES * workers * frozen_batch(source.device)]
+        timed = len(rows) - self._done
+        if self._decoding is not None and (self._beside or timed < len(sample)):
+            self._decoding.wait(np.arange(self._decoding.store.n_images))
+            timed, self._begun = len(sample), time.perf_counter()
+            embed_stages(staged, source, sample, sample[:0], workers=workers)
+            ended = time.perf_counter()
+        return (ended - self._begun) * len(rows) / timed

@@ -1,0 +1,1 @@
+"""One call of `fit` or `advise`, step by step."""

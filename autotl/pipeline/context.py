@@ -1,0 +1,176 @@
+"""What everything after the reading stands on: a call, its data, and how its images are embedded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotl.compute.device import Precision, local_cpus
+from autotl.console import Console
+from autotl.data.pixels import Decoding, PixelStore
+from autotl.data.splits import Dataset, stratified_order
+from autotl.frozen.prepare import Prepared, prepare
+from autotl.interrupt import raise_if_pressed
+from autotl.models.catalog import BackboneEntry
+from autotl.pipeline.validate import Checked, available_backbones
+from autotl.settings import FitSettings
+from autotl.storage.cache import DiskCache
+from autotl.storage.rundir import RunDir
+from autotl.train.metrics import majority_score
+
+PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
+EXPECTED_PASSES = 4
+"""How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
+STAGE_IMAGES = 2000
+"""Training and validation images for which the features of every stage are kept, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of `fit` or `advise`.
+
+    Attributes:
+        settings: what was asked for.
+        checked: what `check` returned for them.
+        run: the run folder.
+        console: where to tell about it.
+        begun: time.time() at which the time given began to run.
+        cache: of views and converted models.
+    """
+
+    settings: FitSettings
+    checked: Checked
+    run: RunDir
+    console: Console
+    begun: float
+    cache: DiskCache
+
+    @property
+    def end(self) -> float:
+        """time.time() at which the time given is over."""
+        return self.begun + self.settings.budget.timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The data of a call.
+
+    Attributes:
+        dataset: manifest and splits.
+        store: the decoded images.
+        metric: what scores are made of.
+        balanced: whether classes are weighed inversely to their frequency.
+        precision: what trials compute in.
+        provenance: goes into the card of every saved model.
+        first: the first backbone, with the embeddings of the training and validation images.
+    """
+
+    dataset: Dataset
+    store: PixelStore
+    metric: str
+    balanced: bool
+    precision: Precision
+    provenance: dict[str, Any]
+    first: Prepared
+
+
+def candidates(call: Call) -> tuple[tuple[BackboneEntry, ...], tuple[BackboneEntry, ...]]:
+    """Backbones that are probed in any case (those asked for, or the cheapest), and those for which time decides.
+
+    The cheapest pretrained one comes before own sources, so that these have a rival whatever the time.
+    """
+    if call.checked.entries:
+        return call.checked.entries, ()
+    own = tuple(source.entry for source in call.checked.sources)
+    here = available_backbones()
+    return (*here[:1], *own), here[1:]
+
+
+def embed(
+    call: Call,
+    entry: BackboneEntry,
+    store: PixelStore,
+    rows: NDArray[np.int64],
+    precision: Precision,
+    *,
+    passes: int,
+    folder: str = "weights",
+    stage_rows: NDArray[np.int64] | None = None,
+    decoding: Decoding | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> Prepared:
+    """A backbone with the embeddings of images, shown as they come.
+
+    Arguments are those of `autotl.frozen.prepare.prepare`; `folder` is one of the run's cache. `between` is called
+    between batches; what it raises ends the embedding.
+
+    Raises:
+        BackboneError: if the weights are missing or do not fit.
+    """
+    with call.console.progress(f"embedding with {entry.name}", len(rows)) as show:
+
+        def on_progress(done: int) -> None:
+            raise_if_pressed()
+            between()
+            show(done)
+
+        return prepare(
+            entry,
+            store,
+            rows,
+            call.run.cache / folder,
+            precision,
+            allow_download=call.settings.allow_download,
+            workers=local_cpus(),
+            passes=passes,
+            cache=call.cache,
+            on_progress=on_progress,
+            stage_rows=stage_rows,
+            decoding=decoding,
+        )
+
+
+def rows_for_stages(dataset: Dataset, seed: int) -> NDArray[np.int64]:
+    """The images whose stages are probed: all, or stratified samples of training and validation images alike."""
+    train, val = dataset.indices("train"), dataset.indices("val")
+    share = min(1.0, STAGE_IMAGES / (len(train) + len(val)))
+    samples = [
+        rows[stratified_order(dataset.labels[rows], seed)[: max(len(dataset.classes), int(share * len(rows)))]]
+        for rows in (train, val)
+    ]
+    return np.sort(np.concatenate(samples))
+
+
+def provenance(call: Call, dataset: Dataset, metric: str, precision: Precision) -> dict[str, Any]:
+    """Where a model of this call comes from, as plain data."""
+    train, val, test = (dataset.labels[dataset.indices(split)] for split in ("train", "val", "test"))
+    n_classes = len(dataset.classes)
+    return {
+        "dataset": str(dataset.root),
+        "dataset_fingerprint": dataset.fingerprint(),
+        "seed": call.settings.seed,
+        "precision": precision,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(call.begun)),
+        "versions": versions(),
+        # What a model has to beat to be worth reusing, see `autotl.pipeline.earlier_runs`.
+        "majority_score": majority_score(metric, train, val, n_classes),
+        "majority_score_test": majority_score(metric, train, test, n_classes) if len(test) else None,
+        "sources": [source.to_json() for source in call.checked.sources],
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of autotl and of what it is built on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

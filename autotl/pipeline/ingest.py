@@ -1,0 +1,132 @@
+"""The images of a call: split, decoded, and embedded by the first backbone, all three at once where that can be.
+
+Images are decoded in the background while weights are loaded and a way to embed is chosen, and are embedded in the
+order in which they are decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+
+from autotl.compute.device import Precision, local_cpus, measure_precision, pick_device
+from autotl.console import Console
+from autotl.data.folder import Listing, check_classes, unreadable_problems, without
+from autotl.data.pixels import Decoding, PixelStore
+from autotl.data.splits import Dataset, make_dataset
+from autotl.errors import raise_if_any
+from autotl.frozen.prepare import Prepared
+from autotl.models.backbone import preprocessing_named
+from autotl.pipeline.context import EXPECTED_PASSES, Call, Ground, candidates, embed, provenance, rows_for_stages
+from autotl.train.metrics import default_metric
+
+
+class _Damaged(Exception):
+    """A file cannot be decoded, so that the data will not be these: embedding need not go on."""
+
+
+def read_data(call: Call, passes: int = EXPECTED_PASSES) -> Ground:
+    """Split the images, decode them, and embed them with the first backbone.
+
+    Args:
+        call: what was asked for.
+        passes: how often its images will go through frozen stages; decides what is worth converting for that.
+
+    Raises:
+        DatasetError: if images cannot be decoded and are not to be skipped; all of them are listed.
+        BackboneError: if the weights of the first backbone are missing or do not fit.
+    """
+    listing = call.checked.listing
+    while True:
+        found = _read(call, listing, passes)
+        if isinstance(found, Ground):
+            return found
+        if not call.settings.skip_unreadable:
+            raise_if_any(unreadable_problems(listing.root, found))
+        listing = without(listing, found)
+        raise_if_any(check_classes(listing))
+
+
+def _read(call: Call, listing: Listing, passes: int) -> Ground | dict[str, str]:
+    """The data of a call; or, where files cannot be decoded, what is wrong with them, by path."""
+    dataset = make_dataset(listing, call.settings.val_fraction, call.settings.seed)
+    required, optional = candidates(call)
+    size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
+    rows = dataset.indices("train", "val")
+    order = np.concatenate([rows, dataset.indices("test")])
+    with Decoding(dataset.root, dataset.paths, size, call.run.cache / "pixels.u8", local_cpus(), order) as decoding:
+        tell = _teller(call.console, dataset, decoding)
+
+        def between() -> None:
+            if decoding.is_damaged:
+                raise _Damaged
+            tell()
+
+        first, precision = None, measure_precision(pick_device())
+        with suppress(_Damaged):
+            first = embed(
+                call,
+                required[0],
+                decoding.store,
+                rows,
+                precision,
+                passes=passes,
+                stage_rows=rows_for_stages(dataset, call.settings.seed),
+                decoding=decoding,
+                between=between,
+            )
+        store, decoded = decoding.finish()
+    tell()
+    if first is None or decoded.unreadable:
+        return decoded.unreadable
+    return _ground(call, dataset, store, precision, first)
+
+
+def _ground(call: Call, dataset: Dataset, store: PixelStore, precision: Precision, first: Prepared) -> Ground:
+    metric = default_metric(dataset.counts("train", "val")) if call.settings.metric == "auto" else call.settings.metric
+    return Ground(
+        dataset=dataset,
+        store=store,
+        metric=metric,
+        balanced=metric in ("balanced_accuracy", "f1_macro"),
+        precision=precision,
+        provenance=provenance(call, dataset, metric, precision),
+        first=first,
+    )
+
+
+def _teller(console: Console, dataset: Dataset, decoding: Decoding) -> Callable[[], None]:
+    """A function that tells what the images are, once, as soon as all of them are decoded."""
+    told = False
+
+    def tell() -> None:
+        nonlocal told
+        if told or not decoding.is_over:
+            return
+        told = True
+        decoded = decoding.found
+        for finding in decoded.findings:
+            console.line(f"  note: {finding.message}")
+        if not decoded.unreadable:
+            _tell_data(console, dataset, decoding.seconds)
+
+    return tell
+
+
+def _tell_data(console: Console, dataset: Dataset, seconds: float) -> None:
+    console.heading(f"Data  {dataset.root}")
+    counts = dataset.counts("train", "val")
+    shown = ", ".join(f"{name} {count}" for name, count in zip(dataset.classes[:8], counts[:8], strict=True))
+    more = f", and {len(counts) - 8} more" if len(counts) > 8 else ""
+    console.line(f"  {len(dataset.classes)} classes: {shown}{more}")
+    own = "its own" if dataset.own_validation else "held back"
+    sizes = f"{len(dataset.indices('train'))} training, {len(dataset.indices('val'))} validation ({own})"
+    test = len(dataset.indices("test"))
+    tested = f"{test} test" if test else "no test split"
+    console.line(f"  {len(dataset.paths)} images decoded in {seconds:.1f} s: {sizes}, {tested}")
+    for finding in dataset.findings:
+        named = f" ({', '.join(finding.paths[:3])}{', …' if len(finding.paths) > 3 else ''})" if finding.paths else ""
+        mark = "warning" if finding.severity == "warning" else "note"
+        console.line(f"  {mark}: {finding.message}{named}", "yellow" if mark == "warning" else None)

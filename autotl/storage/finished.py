@@ -1,0 +1,47 @@
+"""Trials that came to their end, kept in the run folder until the winner is made: only what they trained is stored."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from autotl.storage.saved_model import ModelCard, load_card, load_weights, save_model
+
+MAX_KEPT = 40
+MAX_BYTES = 2 * 2**30
+"""Of all that are kept, on disk; two are kept whatever their size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A trial that trained until its rates had fallen to zero: its card, and the folder of its trained tensors."""
+
+    card: ModelCard
+    folder: Path
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The tensors it trained, by name; all others are as pretrained."""
+        return load_weights(self.folder, self.card)
+
+
+def keep_finished(parent: Path, card: ModelCard, trained: dict[str, torch.Tensor]) -> None:
+    """Keep a trial below `parent`, and of all that are there only the best."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parent / ".lock"):
+        save_model(parent / card.trial_id, trained, card)
+        total = 0
+        for place, one in enumerate(finished_trials(parent)):
+            total += (one.folder / one.card.weights).stat().st_size
+            if place >= MAX_KEPT or (place >= 2 and total > MAX_BYTES):
+                shutil.rmtree(one.folder)
+
+
+def finished_trials(parent: Path) -> list[Finished]:
+    """What is kept below `parent`, best first."""
+    folders = [path.parent for path in parent.glob("*/model.json")]
+    found = [Finished(load_card(folder), folder) for folder in folders]
+    return sorted(found, key=lambda one: (-one.card.score, one.card.log_loss, one.card.trial_id))

@@ -1,0 +1,63 @@
+"""Device and number format are chosen from what the machine shows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autotl.compute import device
+from autotl.compute.device import GAIN_NEEDED, compute, measure_precision, pick_device
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("available", "kind"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, kind: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert pick_device().type == kind
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_compute_runs_in_the_precision_asked_for(precision: device.Precision, dtype: torch.dtype) -> None:
+    layer, x = torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
+    with compute(CPU, precision):
+        assert layer(x).dtype == dtype
+    assert layer(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "fast"), [("bf16", True), ("fp32", False)])
+def test_compute_trains_depthwise_convolutions_fast_in_bfloat16(precision: device.Precision, fast: bool) -> None:
+    layer, x = torch.nn.Conv2d(4, 4, 5, groups=4, bias=False), torch.randn(1, 4, 8, 8)
+    with compute(CPU, precision):
+        output = layer(x)
+    assert (type(output.grad_fn).__name__ == "_DepthwiseBackward") == fast
+
+
+def test_compute_is_left_when_an_error_passes() -> None:
+    with pytest.raises(RuntimeError, match="passing"), compute(CPU, "bf16"):
+        raise RuntimeError("passing")
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_bfloat16_has_to_be_worth_its_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"fp32": 1.0}
+    monkeypatch.setattr(device, "_best_seconds", lambda: seconds)
+    seconds["bf16"] = 0.99 / GAIN_NEEDED
+    assert measure_precision(CPU) == "bf16"
+    seconds["bf16"] = 1.01 / GAIN_NEEDED
+    assert measure_precision(CPU) == "fp32"
+
+
+def test_precision_of_this_machine_is_one_of_two() -> None:
+    assert measure_precision(CPU) in ("bf16", "fp32")
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_a_gpu_is_asked_whether_it_has_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str
+) -> None:
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return supported or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert measure_precision(torch.device("cuda")) == precision

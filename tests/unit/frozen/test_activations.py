@@ -1,0 +1,78 @@
+"""Embeddings of many images: in the order of their rows, whoever computes them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autotl.data import pixels
+from autotl.data.pixels import Decoding
+from autotl.frozen.activations import BATCH, ImageSource, embed
+from autotl.models.backbone import Preprocessing
+
+SIDE = 8
+SOURCE_SIZE = 3 * BATCH + 5
+
+
+@pytest.fixture(scope="module")
+def source() -> ImageSource:
+    """Gray images whose level is their number."""
+    pixels = np.broadcast_to(np.arange(SOURCE_SIZE, dtype=np.uint8)[:, None, None, None], (SOURCE_SIZE, SIDE, SIDE, 3))
+    preprocessing = Preprocessing(SIDE, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), SIDE)
+    return ImageSource(np.ascontiguousarray(pixels), preprocessing, torch.device("cpu"), seed=0)
+
+
+def level(images: torch.Tensor) -> torch.Tensor:
+    """255 times the mean, and its double."""
+    mean = 255 * images.mean(dim=(1, 2, 3))
+    return torch.stack([mean, 2 * mean], dim=1)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_embeddings_stand_in_the_order_of_their_rows(source: ImageSource, workers: int) -> None:
+    rows = np.arange(SOURCE_SIZE)[::-1].copy()
+    done: list[int] = []
+    embeddings = embed(level, source, rows, done.append, workers)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, np.stack([rows, 2 * rows], axis=1), atol=1e-3)
+    assert done == [BATCH, 2 * BATCH, 3 * BATCH, SOURCE_SIZE]
+
+
+def test_maps_are_flattened(source: ImageSource) -> None:
+    embeddings = embed(lambda images: images[:, :, :2, :2], source, np.array([7]))
+    np.testing.assert_allclose(255 * embeddings, np.full((1, 12), 7.0), atol=1e-3)
+
+
+def test_batches_wait_for_their_own_images_alone(
+    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last image is decoded only after the first batch is embedded."""
+    embedded, order = threading.Event(), np.arange(SOURCE_SIZE)[::-1].copy()
+
+    def decode(path: Path, size: int) -> tuple[np.ndarray, str]:
+        number = int(path.name)
+        assert number != order[-1] or embedded.wait(60), "nothing was embedded before all images were decoded"
+        return source.pixels[number], ""
+
+    def on_progress(done: int) -> None:
+        embedded.set()
+
+    monkeypatch.setattr(pixels, "decode", decode)
+    names = [str(number) for number in range(SOURCE_SIZE)]
+    with Decoding(tmp_path, names, SIDE, tmp_path / "pixels.u8", 2, order) as decoding:
+        waiting = replace(source, pixels=decoding.store.open(), wait=decoding.wait)
+        embeddings = embed(level, waiting, order, on_progress, workers=2)
+    np.testing.assert_array_equal(embeddings, embed(level, source, order))
+
+
+def test_what_ended_the_decoding_comes_through(source: ImageSource) -> None:
+    def wait(rows: np.ndarray) -> None:
+        raise MemoryError("too large")
+
+    with pytest.raises(MemoryError, match="too large"):
+        embed(level, replace(source, wait=wait), np.arange(SOURCE_SIZE), workers=2)

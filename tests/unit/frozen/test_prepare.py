@@ -1,0 +1,91 @@
+"""What is kept of a prepared backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from autotl.frozen import prepare as module
+from autotl.frozen.activations import BATCH, ImageSource, embed_stages
+from autotl.frozen.prepare import TIMED_BATCHES, EmbeddingTime, Prepared
+from autotl.models.backbone import Preprocessing
+from autotl.models.catalog import load_catalog
+
+ROWS = np.array([1, 3, 4, 8])
+EMBEDDINGS = np.arange(8, dtype=np.float32).reshape(4, 2)
+
+
+@pytest.fixture
+def prepared() -> Prepared:
+    """Embeddings of four rows."""
+    paths = {"state": Path("state"), "converted": None}
+    told = {"weights_sha256": "", "engine": "", "engines": {}, "seconds": 2.0, "n_stages": 1, "preprocessing": {}}
+    return Prepared(
+        entry=load_catalog()[0],
+        rows=ROWS,
+        embeddings=EMBEDDINGS,
+        stage_rows=ROWS[:0],
+        stage_features={},
+        **paths,
+        **told,
+    )  # type: ignore[arg-type]
+
+
+def test_embeddings_of_some_rows(prepared: Prepared) -> None:
+    np.testing.assert_array_equal(prepared.of(np.array([3, 8])), EMBEDDINGS[[1, 3]])
+    np.testing.assert_array_equal(prepared.of(np.array([8, 1, 1])), EMBEDDINGS[[3, 0, 0]])
+
+
+def test_embeddings_of_all_rows_are_no_copy(prepared: Prepared) -> None:
+    assert prepared.of(ROWS.copy()) is EMBEDDINGS
+    np.testing.assert_array_equal(prepared.of(ROWS[::-1]), EMBEDDINGS[::-1])
+
+
+def test_images_per_second(prepared: Prepared) -> None:
+    assert prepared.images_per_second == 2.0
+
+
+class Machine:
+    """A clock, and decoding that goes on until so many batches are embedded: one takes 1 s, and 5 s beside it."""
+
+    def __init__(self, batches: int) -> None:
+        self.now, self._left = 0.0, batches
+        self.store = SimpleNamespace(n_images=200)
+
+    @property
+    def is_over(self) -> bool:
+        return self._left <= 0
+
+    def wait(self, rows: np.ndarray) -> None:
+        assert len(rows) == 200
+        self._left = 0
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        self.now += 1.0 if self.is_over else 5.0
+        self._left -= 1
+        return batch.flatten(1), {}
+
+
+@pytest.mark.parametrize("decoding", [0, 1, 16, 19, 20, 21])
+def test_the_time_of_embedding_is_that_with_nothing_decoded_beside_it(
+    monkeypatch: pytest.MonkeyPatch, decoding: int
+) -> None:
+    machine = Machine(decoding)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: machine.now))
+    preprocessing = Preprocessing(2, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2)
+    source = ImageSource(np.zeros((200, 2, 2, 3), np.uint8), preprocessing, torch.device("cpu"), seed=0)
+    rows, done = np.arange(20 * BATCH), list[int]()
+    timing = EmbeddingTime(machine)  # type: ignore[arg-type]
+    # Batch by batch: the threads of a pool are ahead of what they tell.
+    watch = timing.watched(done.append)
+    for batch in range(20):
+        embed_stages(machine.forward, source, rows[batch * BATCH : (batch + 1) * BATCH], rows[:0])
+        watch((batch + 1) * BATCH)
+    embedded = machine.now
+    assert timing.seconds(machine.forward, source, rows, 1) == 20.0
+    assert machine.now - embedded == (TIMED_BATCHES if decoding > 20 - TIMED_BATCHES else 0)
+    assert len(done) == 20

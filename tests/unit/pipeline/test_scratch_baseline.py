@@ -1,0 +1,427 @@
+"""Measuring the benefit of pretraining: when, what is trained, until when, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from autotl.advice.benefit import compare_curves
+from autotl.pipeline import scratch_baseline
+from autotl.pipeline.budget import FEWEST
+from autotl.pipeline.scratch_baseline import (
+    EPOCHS_WANTED,
+    Measured,
+    benefit_seconds,
+    comparable,
+    is_whole,
+    measure_benefit,
+    scratch_config,
+    whole_scratch,
+)
+from autotl.records import Estimate, Status, TrialRecord
+from autotl.settings import Budget, FitSettings
+from autotl.storage.rundir import RunDir
+from autotl.storage.saved_model import ModelCard, load_card, save_model
+from autotl.train.loop import Diverged, EpochReport, FineTuning, OutOfTime
+
+CONFIG: dict[str, Any] = {
+    "backbone": "resnet18",
+    "initial_weights": "pretrained",
+    "freeze_depth": 3,
+    "learning_rate_factor": 0.1,
+    "head_learning_rate_factor": 0.2,
+    "layer_decay": 0.8,
+    "weight_decay": 0.02,
+    "augmentation": "light",
+    "label_smoothing": 0.05,
+    "batch_size": 16,
+}
+MAX_T = 3
+CARD = ModelCard(
+    backbone="resnet18",
+    classes=("a", "b"),
+    preprocessing={},
+    freeze_depth=3,
+    metric="accuracy",
+    score=0.9,
+    log_loss=0.3,
+    validation=Estimate(0.9, 0.8, 0.95, 100),
+    trial_id="t0",
+    epoch=2,
+    config=CONFIG,
+)
+
+
+def trial(score: float | None = 0.9, **changes: Any) -> TrialRecord:
+    values: dict[str, Any] = {
+        "trial_id": "t0",
+        "config": CONFIG,
+        "status": Status.COMPLETED,
+        "epochs": MAX_T,
+        "seconds": 1.0,
+        "curve": (0.7, 0.8, 0.9, 0.85),
+    }
+    return TrialRecord(number=1, score=score, **(values | changes))
+
+
+class Tuning:
+    """Stands for `FineTuning`: scores that depend on the initial weights, a second of the clock an epoch."""
+
+    scores: dict[str, tuple[float, ...]] = {}  # noqa: RUF012
+    clock = 0.0
+    fails: Exception | None = None
+    cut_after = MAX_T
+    begun: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def __init__(self, task: Any, config: dict[str, Any]) -> None:
+        self.task, self.config, self.epoch, self.note = task, config, 0, ""
+        assert task.whole_schedule
+        self.begun.append(config)
+        self.backbone = SimpleNamespace(model=SimpleNamespace(state_dict=lambda: {"w": torch.tensor([1.0])}))
+
+    def _report(self) -> EpochReport:
+        score = self.scores[self.config["initial_weights"]][self.epoch]
+        cut = self.epoch > self.cut_after
+        return EpochReport(self.epoch, score, {"accuracy": score, "log_loss": 1 - score}, 0.1, 1.0, cut)
+
+    def start(self) -> EpochReport:
+        return self._report()
+
+    def train_epoch(self) -> EpochReport:
+        self.epoch += 1
+        Tuning.clock += 1.0
+        if self.fails is not None and self.epoch == 2:
+            raise self.fails
+        return self._report()
+
+    def card(self, report: EpochReport, trial_id: str) -> ModelCard:
+        depth = None if self.config["initial_weights"] == "scratch" else 3
+        values = {name: getattr(CARD, name) for name in ("backbone", "classes", "preprocessing", "metric")}
+        interval = Estimate(report.score, report.score - 0.1, report.score + 0.1, 100)
+        return ModelCard(
+            **values,
+            freeze_depth=depth,
+            score=report.score,
+            log_loss=report.metrics["log_loss"],
+            validation=interval,
+            trial_id=trial_id,
+            epoch=report.epoch,
+            config=self.config,
+        )
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """A run whose model has 0.9, with the fields of its task that are looked at."""
+    scores = {"pretrained": (0.7, 0.75, 0.8, 0.88), "scratch": (0.1, 0.2, 0.3, 0.4)}
+    for name, value in {"scores": scores, "clock": 0.0, "begun": []}.items():
+        monkeypatch.setattr(Tuning, name, value)
+    clock = lambda: Tuning.clock  # noqa: E731
+    monkeypatch.setattr(scratch_baseline, "time", SimpleNamespace(time=clock, perf_counter=clock))
+    monkeypatch.setattr(scratch_baseline, "FineTuning", Tuning)
+    task = {
+        "run_dir": str(tmp_path),
+        "store": "",
+        "manifest": "",
+        "classes": ["a", "b"],
+        "metric": "accuracy",
+        "balanced": False,
+        "backbones": {},
+        "precision": "fp32",
+        "max_t": MAX_T,
+        "n_views": 2,
+        "cache_dir": "",
+        "cache_limit": 0,
+        "data_fingerprint": "",
+        "seed": 0,
+        "deadline": -1.0,
+        "threads": 1,
+        "provenance": {},
+    }
+    run = RunDir(tmp_path)
+    run.cache.mkdir()
+    (run.cache / "task.json").write_text(json.dumps(task))
+    save_model(run.model, {"w": torch.tensor([0.0])}, CARD)
+    return run
+
+
+def settings(timeout: float, *, asked: bool = False) -> FitSettings:
+    return FitSettings(Path("photos"), Budget(timeout), measure_benefit=asked)
+
+
+def scratch_trial(score: float, curve: tuple[float, ...], **changes: Any) -> TrialRecord:
+    """One of the search."""
+    values: dict[str, Any] = {"trial_id": f"s{score}", "config": scratch_config(CONFIG), "curve": curve}
+    return trial(score, **(values | changes))
+
+
+def backbones(*speeds: float) -> Any:
+    return tuple(SimpleNamespace(images_per_second=speed) for speed in speeds)
+
+
+ALL = backbones(100.0, 50.0, 200.0)
+
+
+def advice(*, scratch: bool) -> Any:
+    return SimpleNamespace(scenario=SimpleNamespace(scratch=scratch))
+
+
+class TestWhen:
+    def test_a_fifth_of_the_time_is_kept_back_where_it_is_asked_for(self) -> None:
+        assert benefit_seconds(settings(600.0, asked=True), advice(scratch=False), 10**6, ALL) == pytest.approx(120.0)
+
+    def test_without_being_asked_only_the_scenario_for_scratch_gets_it(self) -> None:
+        assert benefit_seconds(settings(600.0), advice(scratch=False), 100, ALL) == 0.0
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 100, ALL) == pytest.approx(120.0)
+
+    def test_and_only_where_two_epochs_of_both_can_fit_with_the_slowest_backbone(self) -> None:
+        # Two epochs of four passes over 375 images at 50 images/s are 60 s, and twice that for two trainings.
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 375, ALL) == pytest.approx(120.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 376, ALL) == 0.0
+
+    def test_a_slow_backbone_that_is_not_searched_does_not_count(self) -> None:
+        searched = backbones(100.0, 200.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 750, searched) == pytest.approx(120.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 751, searched) == 0.0
+
+    def test_the_epochs_wanted_can_decide_in_the_shortest_trial(self) -> None:
+        curve = (0.5,) * (EPOCHS_WANTED + 1)
+        shortest = compare_curves(curve, curve, "accuracy", 100, backbone="resnet18", planned=FEWEST)
+        assert shortest.verdict != "undecided"
+
+
+class TestWhat:
+    def test_from_scratch_everything_trains_at_the_full_rate_and_all_else_is_the_same(self) -> None:
+        changed = {
+            "initial_weights": "scratch",
+            "freeze_depth": 0,
+            "layer_decay": 1.0,
+            "learning_rate_factor": 1.0,
+            "head_learning_rate_factor": 1.0,
+        }
+        assert scratch_config(CONFIG) == CONFIG | changed
+        assert CONFIG["initial_weights"] == "pretrained"
+
+    def test_the_winner_itself_is_compared_among_equals(self) -> None:
+        trials = [trial(0.9, trial_id="first"), trial(0.9)]
+        assert comparable(trials, CARD) is trials[1]
+
+    def test_a_probe_or_scratch_that_won_gives_way_to_the_best_pretrained_trial_of_its_backbone(self) -> None:
+        other = CONFIG | {"backbone": "other"}
+        trials = [
+            trial(0.99, trial_id="probe-resnet18", origin="probe"),
+            trial(0.98, trial_id="t0", config=scratch_config(CONFIG)),
+            trial(0.95, trial_id="t1", config=other),
+            trial(0.90, trial_id="t2"),
+            trial(0.92, trial_id="t3"),
+            trial(None, trial_id="t4"),
+        ]
+        for winner in ("probe-resnet18", "t0"):
+            assert comparable(trials, replace(CARD, trial_id=winner)) is trials[4]
+        assert comparable(trials, replace(CARD, trial_id="probe-other", config=other)) is trials[2]
+        third = CONFIG | {"backbone": "third"}
+        assert comparable(trials, replace(CARD, trial_id="probe-third", config=third)) is trials[2]
+        assert comparable(trials[:2], CARD) is None
+
+    def test_an_own_source_is_another_backbone_than_the_pretrained_one_of_its_architecture(self) -> None:
+        own = CONFIG | {"backbone": "birds/resnet18"}
+        trials = [trial(0.95, trial_id="t1"), trial(0.90, trial_id="t2", config=own)]
+        winner = replace(CARD, backbone="resnet18", trial_id="probe-birds/resnet18", config=own)
+        assert comparable(trials, winner) is trials[1]
+        assert comparable(trials, replace(winner, trial_id="soup")) is trials[1]
+        assert scratch_config(own)["backbone"] == "birds/resnet18"
+
+    def test_negative_scores_are_compared_as_well(self) -> None:
+        trials = [trial(score, trial_id=f"log-loss-{score}") for score in (-0.5, -0.2, -0.4)]
+        assert comparable(trials, CARD) is trials[1]
+
+    def test_whole_trials_from_scratch_of_the_same_backbone_are_rivals(self) -> None:
+        other = scratch_config(CONFIG | {"backbone": "other"})
+        rival = scratch_trial(0.6, (0.1, 0.3, 0.5, 0.6))
+        trials = [
+            trial(),
+            scratch_trial(0.7, (0.1, 0.3, 0.5, 0.7), config=other),
+            scratch_trial(0.7, (0.1, 0.3, 0.7), epochs=2, status=Status.CUT),
+            scratch_trial(0.7, (0.1, 0.3, 0.5, 0.7), origin="benefit"),
+            rival,
+        ]
+        assert whole_scratch(trials, trial(), MAX_T) == [rival]
+
+    @pytest.mark.parametrize(
+        ("changes", "whole"),
+        [
+            ({}, True),
+            ({"status": Status.STOPPED}, False),
+            ({"epochs": 2, "curve": (0.7, 0.8, 0.9)}, False),
+            ({"curve": (0.8, 0.9, 0.85)}, False),
+            ({"curve": (0.7, 0.8, float("nan"), 0.9)}, False),
+        ],
+    )
+    def test_a_recorded_curve_serves_if_it_is_whole(self, changes: dict[str, Any], whole: bool) -> None:
+        assert is_whole(trial(**changes), MAX_T) is whole
+
+
+def origins(measured: Measured) -> list[tuple[str, Status, int]]:
+    return [(one.trial_id, one.status, one.epochs) for one in measured.trials]
+
+
+class TestMeasuring:
+    def test_a_whole_recorded_curve_is_used_as_it_is(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        assert Tuning.begun == [scratch_config(CONFIG)]
+        assert measured.benefit is not None
+        assert measured.benefit.pretrained == (0.7, 0.8, 0.9, 0.85)
+        assert measured.benefit.scratch == (0.1, 0.2, 0.3, 0.4)
+        assert (measured.benefit.verdict, measured.benefit.epochs) == ("positive transfer", MAX_T)
+        assert origins(measured) == [("benefit-scratch", Status.COMPLETED, MAX_T)]
+
+    def test_it_is_written_into_the_run_folder(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        assert measured.benefit is not None
+        assert json.loads(run.benefit.read_text()) == json.loads(json.dumps(measured.benefit.to_json()))
+        (line,) = run.trials.read_text().splitlines()
+        assert TrialRecord.from_json(json.loads(line)) == measured.trials[0]
+        assert (measured.trials[0].number, measured.trials[0].origin) == (1, "benefit")
+        assert (measured.trials[0].score, measured.trials[0].curve) == (0.4, (0.1, 0.2, 0.3, 0.4))
+
+    def test_a_curve_that_was_stopped_is_trained_again_in_turn(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial(status=Status.STOPPED)], deadline=100.0)
+        assert Tuning.begun == [CONFIG, scratch_config(CONFIG)]
+        assert measured.benefit is not None
+        assert measured.benefit.pretrained == (0.7, 0.75, 0.8, 0.88)
+        assert [one.number for one in measured.trials] == [1, 2]
+
+    def test_both_end_at_the_same_epoch_when_the_time_is_up(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial(status=Status.CUT)], deadline=5.0)
+        assert origins(measured) == [("benefit-pretrained", Status.CUT, 2), ("benefit-scratch", Status.CUT, 2)]
+        assert measured.benefit is not None
+        assert (measured.benefit.epochs, measured.benefit.planned) == (2, MAX_T)
+        assert measured.benefit.sentences[-1].startswith("Compared after 2 of 3 epochs")
+
+    def test_curves_that_the_time_cuts_before_half_are_undecided(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial(status=Status.CUT)], deadline=3.0)
+        assert measured.benefit is not None
+        assert (measured.benefit.epochs, measured.benefit.verdict) == (1, "undecided")
+        assert measured.benefit.sentences[-1].endswith("more time is needed (`timeout`).")
+
+    def test_an_epoch_that_was_cut_does_not_count(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Tuning, "cut_after", 1)
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        assert measured.trials[0].curve == (0.1, 0.2)
+        assert measured.benefit is not None
+        assert measured.benefit.epochs == 1
+
+    def test_without_a_whole_epoch_it_says_so(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Tuning, "cut_after", 0)
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        assert (measured.benefit, measured.why) == (None, "there was no time for an epoch of each")
+        assert (measured.trials[0].score, measured.trials[0].status) == (None, Status.CUT)
+        assert not run.benefit.exists()
+
+    @pytest.mark.parametrize("error", [Diverged("the loss became nan in epoch 2"), ValueError("odd")])
+    def test_a_failure_is_a_record_and_what_was_trained_counts(
+        self, run: RunDir, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        monkeypatch.setattr(Tuning, "fails", error)
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        assert measured.benefit is not None
+        assert (measured.benefit.epochs, measured.benefit.verdict) == (1, "undecided")
+        assert "; training failed: " in measured.benefit.sentences[-1]
+        assert measured.benefit.sentences[-1].endswith(f"{type(error).__name__}: {error}.")
+        assert measured.trials[0].status is Status.FAILED
+        assert str(error) in measured.trials[0].error
+        assert load_card(run.model).trial_id == "t0"
+
+    def test_the_end_of_the_time_is_no_failure(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Tuning, "fails", OutOfTime("the time was up"))
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        assert (measured.trials[0].status, measured.trials[0].error) == (Status.CUT, "")
+
+    def test_a_failure_at_once_says_why(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(task: Any, config: dict[str, Any]) -> Tuning:
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(scratch_baseline, "FineTuning", refuse)
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        assert (measured.benefit, measured.why) == (None, "training failed: RuntimeError: out of memory")
+
+    def test_without_a_pretrained_trial_there_is_nothing_to_compare(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial(origin="probe"), trial(None)], deadline=100.0)
+        assert measured == Measured(None, (), "no trial from pretrained weights has a score")
+
+
+class TestRivals:
+    """Trials from scratch of the search against the training after it, whose curve is 0.1, 0.2, 0.3, 0.4."""
+
+    def test_one_that_ends_higher_is_compared(self, run: RunDir) -> None:
+        rivals = [scratch_trial(0.6, (0.1, 0.3, 0.5, 0.6)), scratch_trial(0.85, (0.1, 0.3, 0.5, 0.85))]
+        measured = measure_benefit(run, [trial(), *rivals], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.scratch == (0.1, 0.3, 0.5, 0.85)
+        assert (measured.benefit.verdict, measured.benefit.epochs) == ("no measurable benefit", MAX_T)
+        assert origins(measured) == [("benefit-scratch", Status.COMPLETED, MAX_T)]
+
+    def test_one_that_ends_lower_is_not(self, run: RunDir) -> None:
+        measured = measure_benefit(run, [trial(), scratch_trial(0.39, (0.1, 0.3, 0.35, 0.39))], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.scratch == (0.1, 0.2, 0.3, 0.4)
+
+    def test_from_how_many_each_curve_was_picked_is_kept_and_said(self, run: RunDir) -> None:
+        before = [trial(origin="probe"), trial(), trial(0.8, trial_id="t1"), trial(None, trial_id="t2")]
+        measured = measure_benefit(run, [*before, scratch_trial(0.3, (0.1, 0.2, 0.25, 0.3))], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.tried == (2, 2)
+        assert (
+            "picked from 2 trials by these validation images; from scratch there were 2"
+            in (measured.benefit.sentences[-1])
+        )
+
+    def test_one_serves_where_there_is_no_time_for_another(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Tuning, "cut_after", 0)
+        measured = measure_benefit(run, [trial(), scratch_trial(0.3, (0.1, 0.2, 0.25, 0.3))], deadline=100.0)
+        assert measured.benefit is not None
+        assert measured.benefit.scratch == (0.1, 0.2, 0.25, 0.3)
+        assert measured.benefit.tried == (1, 1)
+        assert measured.benefit.difference.n_images == CARD.validation.n_images
+
+
+class TestTheRunsModel:
+    def test_it_stays_where_scratch_loses(self, run: RunDir) -> None:
+        measure_benefit(run, [trial()], deadline=100.0)
+        assert load_card(run.model).trial_id == "t0"
+
+    def test_scratch_that_wins_becomes_the_model_at_its_best_epoch(
+        self, run: RunDir, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Tuning, "scores", {"scratch": (0.1, 0.95, 0.98, 0.97)})
+        measured = measure_benefit(run, [trial()], deadline=100.0)
+        card = load_card(run.model)
+        assert (card.trial_id, card.epoch, card.score, card.freeze_depth) == ("benefit-scratch", 2, 0.98, None)
+        assert measured.trials[0].score == 0.98
+        assert measured.benefit is not None
+        assert measured.benefit.verdict == "negative transfer"
+
+    def test_an_average_below_the_best_trial_stays_where_that_trial_is_not_beaten(
+        self, run: RunDir, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save_model(run.model, {"w": torch.tensor([0.0])}, replace(CARD, trial_id="soup", score=0.87))
+        measure_benefit(run, [trial(0.88, status=Status.CUT)], deadline=100.0)  # trained again, to 0.88
+        assert load_card(run.model).trial_id == "soup"
+
+    def test_the_same_score_does_not_replace_it(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Tuning, "scores", {"scratch": (0.1, 0.9, 0.9, 0.9)})
+        measure_benefit(run, [trial()], deadline=100.0)
+        assert load_card(run.model).trial_id == "t0"
+
+
+@pytest.mark.parametrize(("whole_schedule", "planned"), [(True, 8), (False, 5)])
+def test_a_whole_schedule_is_kept_where_the_time_ends_earlier(whole_schedule: bool, planned: int) -> None:
+    task = SimpleNamespace(max_t=8, whole_schedule=whole_schedule, deadline=0.0)
+    tuning: Any = SimpleNamespace(epoch=4, task=task, _epoch_seconds=1.0)
+    assert FineTuning._plan_epochs(tuning) == planned

@@ -1,0 +1,197 @@
+"""Saving and loading the best model of a run, whole at any moment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from autotl.errors import ModelFileError
+from autotl.records import Estimate
+from autotl.storage import saved_model
+from autotl.storage.rundir import RunDir
+from autotl.storage.saved_model import ModelCard, load_card, load_weights, offer, save_model
+
+CARD = ModelCard(
+    backbone="resnet10t",
+    classes=("cat", "dög"),
+    preprocessing={"input_size": 64},
+    freeze_depth=None,
+    metric="accuracy",
+    score=0.5,
+    log_loss=0.7,
+    validation=Estimate(0.5, 0.4, 0.6, 100),
+    trial_id="t1",
+    epoch=3,
+    config={"lr": 0.1},
+)
+
+
+def state(value: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((2, 3), value), "n": torch.tensor(7)}
+
+
+def held(folder: Path) -> tuple[ModelCard, float]:
+    """The card in a folder, and the value its weights were filled with."""
+    card = load_card(folder)
+    return card, load_weights(folder, card)["w"][0, 0].item()
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_saved_model_comes_back(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", state(0.25), CARD)
+    card = load_card(tmp_path / "model")
+    assert replace(card, weights="", sha256="") == CARD
+    weights = load_weights(tmp_path / "model", card)
+    assert set(weights) == {"w", "n"}
+    assert torch.equal(weights["w"], torch.full((2, 3), 0.25))
+    assert weights["n"].item() == 7
+
+
+def test_weights_that_are_not_contiguous_are_saved_as_they_read(tmp_path: Path) -> None:
+    turned = torch.arange(6.0).view(2, 3).t()
+    save_model(tmp_path, {"w": turned}, CARD)
+    assert torch.equal(load_weights(tmp_path, load_card(tmp_path))["w"], turned)
+
+
+def test_saving_again_replaces_the_weights(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    save_model(tmp_path, state(2.0), CARD)
+    assert held(tmp_path)[1] == 2.0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
+
+
+def test_saving_the_same_weights_again_keeps_them(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    save_model(tmp_path, state(1.0), replace(CARD, score=0.9))
+    card, value = held(tmp_path)
+    assert (card.score, value) == (0.9, 1.0)
+
+
+def test_a_crash_between_weights_and_card_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    write = saved_model.write_atomically
+
+    def crash_at_the_card(path: Path, content: bytes) -> None:
+        if path.name == "model.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_model, "write_atomically", crash_at_the_card)
+        with pytest.raises(KeyboardInterrupt):
+            save_model(tmp_path, state(2.0), replace(CARD, score=0.9))
+    card, value = held(tmp_path)
+    assert (card.score, value) == (0.5, 1.0)
+    save_model(tmp_path, state(3.0), CARD)
+    assert held(tmp_path)[1] == 3.0
+    assert len(list(tmp_path.glob("weights-*"))) == 1
+
+
+def test_a_crash_while_writing_weights_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+
+    def crash(source: object, target: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", crash)
+        with pytest.raises(OSError, match="disk full"):
+            save_model(tmp_path, state(2.0), CARD)
+    assert held(tmp_path)[1] == 1.0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path)
+
+
+def test_the_first_model_offered_is_kept(run: RunDir) -> None:
+    assert offer(run, CARD, lambda: state(1.0))
+    assert held(run.model)[1] == 1.0
+
+
+def test_a_better_model_replaces_the_one_there(run: RunDir) -> None:
+    offer(run, CARD, lambda: state(1.0))
+    assert offer(run, replace(CARD, score=0.6, log_loss=9.0), lambda: state(2.0))
+    assert held(run.model)[1] == 2.0
+
+
+def never() -> dict[str, torch.Tensor]:
+    raise AssertionError("the weights of a worse model were asked for")
+
+
+@pytest.mark.parametrize(
+    ("score", "log_loss"), [(0.4, 0.1), (0.5, 0.8), (0.5, 0.7), (float("nan"), 0.1), (float("inf"), 0.1)]
+)
+def test_a_model_that_is_not_better_is_refused_unseen(run: RunDir, score: float, log_loss: float) -> None:
+    offer(run, CARD, lambda: state(1.0))
+    assert not offer(run, replace(CARD, score=score, log_loss=log_loss), never)
+    assert held(run.model) == (load_card(run.model), 1.0)
+
+
+def test_a_tie_goes_to_the_lower_log_loss(run: RunDir) -> None:
+    offer(run, CARD, lambda: state(1.0))
+    assert offer(run, replace(CARD, log_loss=0.6), lambda: state(2.0))
+    assert held(run.model)[1] == 2.0
+
+
+def test_a_score_that_is_no_number_is_not_even_the_first(run: RunDir) -> None:
+    assert not offer(run, replace(CARD, score=float("nan")), never)
+    assert not run.model.exists()
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    card = load_card(tmp_path)
+    path = tmp_path / card.weights
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError) as caught:
+        load_weights(tmp_path, card)
+    assert str(caught.value) == f"{path}: SHA-256 differs from the one in model.json; the file is damaged"
+
+
+def test_missing_weights_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    card = load_card(tmp_path)
+    (tmp_path / card.weights).unlink()
+    with pytest.raises(ModelFileError, match=rf"{card.weights}: cannot be read \(.*No such file"):
+        load_weights(tmp_path, card)
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    rewrite(tmp_path, format_version=2, something_new=[])
+    with pytest.raises(ModelFileError) as caught:
+        load_card(tmp_path)
+    expected = f"{tmp_path / 'model.json'}: format 2 is newer than this autotl reads (1): upgrade"
+    assert str(caught.value) == expected
+
+
+def test_a_missing_card_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"model\.json: cannot be read \(FileNotFoundError: "):
+        load_card(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"format_version": 1}', '{"format_version": "x"}'])
+def test_a_damaged_card_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ModelFileError, match=r"model\.json: cannot be read \("):
+        load_card(tmp_path)
+
+
+def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    rewrite(tmp_path, colour="red")
+    with pytest.raises(ModelFileError, match="colour"):
+        load_card(tmp_path)
