@@ -25,16 +25,19 @@ from autotl.errors import (
 )
 
 if TYPE_CHECKING:
-    from autotl.api import advise, build_yardstick, evaluate, fit, load
+    from autotl.api import advise, build_reference_set, evaluate, fit, load
     from autotl.records import Estimate, Status, TrialRecord
-    from autotl.result import FitResult
+    from autotl.result import Callback, FitResult
     from autotl.settings import Resources
+    from autotl.space.files import load_space
+    from autotl.space.search_space import SearchSpace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AutotlError",
     "BackboneError",
+    "Callback",
     "DatasetError",
     "Estimate",
     "FitResult",
@@ -44,28 +47,33 @@ __all__ = [
     "Resources",
     "RunFolderError",
     "SearchError",
+    "SearchSpace",
     "SettingsError",
     "SpaceError",
     "Status",
     "TrialRecord",
     "advise",
-    "build_yardstick",
+    "build_reference_set",
     "evaluate",
     "fit",
     "load",
+    "load_space",
 ]
 
 _LAZY = {
+    "Callback": "autotl.result",
+    "Estimate": "autotl.records",
+    "FitResult": "autotl.result",
+    "Resources": "autotl.settings",
+    "SearchSpace": "autotl.space.search_space",
+    "Status": "autotl.records",
+    "TrialRecord": "autotl.records",
     "advise": "autotl.api",
-    "build_yardstick": "autotl.api",
+    "build_reference_set": "autotl.api",
     "evaluate": "autotl.api",
     "fit": "autotl.api",
     "load": "autotl.api",
-    "Estimate": "autotl.result",
-    "FitResult": "autotl.result",
-    "Status": "autotl.result",
-    "TrialRecord": "autotl.result",
-    "Resources": "autotl.settings",
+    "load_space": "autotl.space.files",
 }
 
 

@@ -1,4 +1,4 @@
-"""The doors in Python: they join the parts and hold no logic of their own."""
+"""The public functions: they turn arguments into settings, join the parts, and hold no logic of their own."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ from autotl.data.folder import list_folder
 from autotl.errors import Problem, raise_if_any
 from autotl.interrupt import noticed
 from autotl.records import Estimate
-from autotl.result import FitResult
-from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds
+from autotl.result import Callback, FitResult
+from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds, as_space
 from autotl.storage import rundir
 from autotl.storage.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
-    from autotl.advice.reference_set import Yardstick
+    from autotl.advice.reference_set import ReferenceSet
     from autotl.predictor import Predictor
+    from autotl.space.search_space import SearchSpace
+
+PathLike = str | os.PathLike[str]
 
 
 def fit(
-    dataset_dir: str | os.PathLike[str],
+    dataset_dir: PathLike,
     *,
     timeout: float | str = 600,
     n_trials: int | None = None,
     metric: str = "auto",
-    search_space: str = "auto",
+    search_space: PathLike | SearchSpace = "auto",
     backbones: str | Sequence[str] = "auto",
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
-    output_dir: str | os.PathLike[str] | None = None,
+    reuse: PathLike | Sequence[PathLike] = (),
+    output_dir: PathLike | None = None,
     seed: int = 0,
     val_fraction: float = 0.2,
     skip_unreadable: bool = False,
     allow_download: bool = False,
     resources: Resources | None = None,
-    yardstick: str | os.PathLike[str] | None = None,
+    reference: PathLike | None = None,
     measure_benefit: bool = False,
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> FitResult:
     """Find the best fine-tuned model for a folder of labelled images.
@@ -56,20 +60,22 @@ def fit(
         n_trials: end after so many trials even if there is time left.
         metric: "accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc", or "auto": accuracy, balanced
             accuracy where the largest class is three times the smallest or more.
-        search_space: "auto" (the one that the advice names), a shipped space's name, or a TOML file.
+        search_space: "auto" (the one that the advice names), a shipped space's name, a TOML file, or a space, such as
+            `autotl.load_space("default").narrow(freeze_depth=(0, 3))`.
         backbones: "auto" (all in the catalog whose weights are on this machine), names from the catalog or of
             timm models, or NAME=PATH for weights in a local file.
-        source: the run folder of an earlier fit, or several: their best models are backbones as well, in the same
-            search. Each has to be sure to beat the naive model on its own validation images.
+        reuse: the run folder of an earlier fit, or several: their best models are backbones as well, in the same
+            search. Each has to outperform the majority-class baseline on its own test or validation images.
         output_dir: the run folder, new or empty; by default a new one below autotl_runs/.
         seed: of the split, the sampler and the trials.
         val_fraction: share of every class that is held back for validation where there is no val split.
         skip_unreadable: leave unreadable images out (they are named) instead of stopping.
         allow_download: fetch weights that are not on this machine from timm's model hub.
         resources: cores, GPUs, trials at once, the address of a Ray cluster.
-        yardstick: a file of `build_yardstick`, to measure similarity to other data than ImageNet.
+        reference: a file of `build_reference_set`, to measure similarity to other data than ImageNet.
         measure_benefit: after the search, train the winner from scratch on the same images, in at most a fifth of the
             time, to say what pretraining is worth. Large data far from ImageNet get it unasked, where it fits.
+        callbacks: called with the advice, with every trial as it ends, and with the result.
         quiet: print nothing.
 
     Raises:
@@ -82,47 +88,47 @@ def fit(
         dataset_dir=Path(dataset_dir),
         budget=Budget(as_seconds(timeout), n_trials),
         metric=metric,
-        search_space=search_space,
+        search_space=as_space(search_space),
         backbones=as_names(backbones),
-        sources=as_paths(source),
+        reuse=as_paths(reuse),
         output_dir=None if output_dir is None else Path(output_dir),
         seed=seed,
         val_fraction=val_fraction,
         skip_unreadable=skip_unreadable,
         allow_download=allow_download,
         resources=resources or Resources(),
-        yardstick=None if yardstick is None else Path(yardstick),
+        reference=None if reference is None else Path(reference),
         measure_benefit=measure_benefit,
     )
-    from autotl.pipeline.context import versions
-    from autotl.pipeline.fit import Fitting
-    from autotl.pipeline.validate import check
-    from autotl.tune.runner import RaySession
+    from autotl.pipeline.context import make_context, versions
+    from autotl.pipeline.fit import fit as run_fit
+    from autotl.pipeline.validate import validate
+    from autotl.tune.session import RaySession
 
-    checked = check(settings)
+    inputs = validate(settings, callbacks)
     run = rundir.create(settings.output_dir or rundir.default_path(settings.dataset_dir))
     console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
     write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
     try:
         with noticed(), log_to_file(run.log), RaySession(settings.resources) as ray:
-            return Fitting(settings, checked, run, console, begun).fit(ray)
+            return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
     finally:
         shutil.rmtree(run.cache, ignore_errors=True)
         rundir.abandon(run)
 
 
 def advise(
-    dataset_dir: str | os.PathLike[str],
+    dataset_dir: PathLike,
     *,
     timeout: float | str = 25,
     backbones: str | Sequence[str] = "auto",
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    reuse: PathLike | Sequence[PathLike] = (),
     metric: str = "auto",
     seed: int = 0,
     val_fraction: float = 0.2,
     skip_unreadable: bool = False,
     allow_download: bool = False,
-    yardstick: str | os.PathLike[str] | None = None,
+    reference: PathLike | None = None,
     quiet: bool = True,
 ) -> Advice:
     """Say how near a data set is to ImageNet, how large it is, and what follows, without training anything.
@@ -136,36 +142,38 @@ def advise(
     Raises:
         InputError: with every problem of the arguments and the folder at once.
     """
-    from autotl.pipeline.fit import Fitting
-    from autotl.pipeline.validate import check
-
+    begun = time.time()
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
         budget=Budget(as_seconds(timeout)),
         metric=metric,
         backbones=as_names(backbones),
-        sources=as_paths(source),
+        reuse=as_paths(reuse),
         seed=seed,
         val_fraction=val_fraction,
         skip_unreadable=skip_unreadable,
         allow_download=allow_download,
-        yardstick=None if yardstick is None else Path(yardstick),
+        reference=None if reference is None else Path(reference),
     )
-    checked = check(settings)
+    from autotl.pipeline.context import make_context
+    from autotl.pipeline.fit import advise as run_advise
+    from autotl.pipeline.validate import validate
+
+    inputs = validate(settings)
     with noticed(), tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
-        return Fitting(settings, checked, RunDir(Path(folder)), Console(quiet=quiet), time.time()).advise()
+        return run_advise(make_context(settings, inputs, RunDir(Path(folder)), Console(quiet=quiet), begun))
 
 
-def build_yardstick(
-    images: str | os.PathLike[str],
+def build_reference_set(
+    images: PathLike,
     backbone: str,
-    output: str | os.PathLike[str],
+    output: PathLike,
     *,
-    source: str | None = None,
+    name: str | None = None,
     allow_download: bool = False,
     quiet: bool = True,
-) -> Yardstick:
-    """Embed photographs of some source data, and write a file to measure similarity to that source with.
+) -> ReferenceSet:
+    """Embed photographs of some data, and write a file to measure similarity to that data with.
 
     Args:
         images: a folder of photographs at any depth. Each is of the class that its folder is named after, or, where it
@@ -173,7 +181,7 @@ def build_yardstick(
             many are taken, from all classes alike.
         backbone: one of the catalog, a timm model, or NAME=PATH for weights in a local file.
         output: the file to write, which must not exist.
-        source: what the photographs stand for, in the advice's words; by default the name of the folder.
+        name: what the photographs stand for, in the advice's words; by default the name of the folder.
         allow_download: fetch weights that are not on this machine from timm's model hub.
         quiet: print nothing.
 
@@ -184,14 +192,15 @@ def build_yardstick(
         InputError: with every problem of the arguments, the photographs and the backbone at once.
     """
     from autotl.compute.device import local_cpus
-    from autotl.pipeline.reference_set import Building, build
+    from autotl.pipeline.reference_set import ReferenceRequest, build
 
     root = Path(images)
-    asked = Building(root, backbone, Path(output), source or root.resolve().name, allow_download, local_cpus())
-    return build(asked, Console(quiet=quiet))
+    name = name or root.resolve().name
+    request = ReferenceRequest(root, backbone, Path(output), name, allow_download, local_cpus())
+    return build(request, Console(quiet=quiet))
 
 
-def load(run_dir: str | os.PathLike[str]) -> Predictor:
+def load(run_dir: PathLike) -> Predictor:
     """The best model of a run, ready to predict.
 
     Raises:
@@ -203,8 +212,8 @@ def load(run_dir: str | os.PathLike[str]) -> Predictor:
     return load_predictor(rundir.find(run_dir).model)
 
 
-def evaluate(run_dir: str | os.PathLike[str], dataset_dir: str | os.PathLike[str]) -> dict[str, Estimate]:
-    """The metrics of a run's best model on labelled images, with 95 % intervals.
+def evaluate(run_dir: PathLike, dataset_dir: PathLike) -> dict[str, Estimate]:
+    """The metrics of a run's best model on labelled images, with 95% intervals.
 
     Args:
         run_dir: of the run.
@@ -229,5 +238,5 @@ def evaluate(run_dir: str | os.PathLike[str], dataset_dir: str | os.PathLike[str
     tested = [image for image in listing.images if image.split == "test"] or list(listing.images)
     labels = np.array([predictor.classes.index(image.label) for image in tested], dtype=np.int64)
     probabilities = predictor.probabilities([listing.root / image.path for image in tested])
-    defined = [name for name in METRICS if name != "roc_auc" or len(np.unique(labels)) > 1]
-    return {name: estimate(name, probabilities, labels) for name in defined}
+    defined = [metric for metric in METRICS if metric != "roc_auc" or len(np.unique(labels)) > 1]
+    return {metric: estimate(metric, probabilities, labels) for metric in defined}

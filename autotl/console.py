@@ -16,10 +16,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from autotl.records import Estimate, TrialRecord
+from autotl.records import TrialRecord, interval_text
 from autotl.result import FitResult
 
 if TYPE_CHECKING:
+    from autotl.advice.advisor import Advice
     from autotl.advice.benefit import Benefit
 
 log = logging.getLogger("autotl")
@@ -31,7 +32,7 @@ _COLUMNS = (
     ("best", 7),
     ("depth", 7),
     ("rate", 7),
-    ("views", 6),
+    ("augmentation", 12),
     ("epochs", 6),
     ("time", 6),
     ("planned", 7),
@@ -53,7 +54,8 @@ class Console:
         self._live = self._rich.is_terminal and not quiet
         self._deadline = deadline
         self._best = float("-inf")
-        self._notes: set[str] = set()  # each reason is told once
+        self._notes: set[str] = set()  # each reason is shown once
+        self._n_stages: dict[str, int] = {}  # by backbone
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """One line of text."""
@@ -88,22 +90,58 @@ class Console:
         with _Countdown(*columns, end=end, total=total, console=self._rich, transient=True):
             yield
 
-    def trial_header(self, n_backbones: int) -> None:
+    # -- as a callback of a fit ----------------------------------------------------------------------------------
+
+    def on_advice(self, advice: Advice) -> None:
+        """All statements of the advice."""
+        self._n_stages = {backbone.name: backbone.n_stages for backbone in advice.backbones}
+        self.heading("Advice")
+        for statement in advice.statements:
+            self.line(f"  {statement.text}", "yellow" if statement.severity == "warning" else None)
+
+    def on_trial(self, trial: TrialRecord) -> None:
+        """A row of the table of trials; a probe only counts for the best score, and others were shown as they ran."""
+        if trial.searched:
+            self._row(trial)
+        elif trial.origin == "probe" and trial.score is not None:
+            self._best = max(self._best, trial.score)
+
+    def on_end(self, result: FitResult) -> None:
+        """The best model, its score with the interval, and where everything is."""
+        card = result.predictor.card
+        self.heading("Winner")
+        self.line(f"  {result.winner}")
+        if "average" in card.provenance:
+            self.line(f"  averaged: {', '.join(card.provenance['average'])}")
+        self.line(f"  validation {result.metric} {interval_text(result.validation, result.metric)}")
+        if result.test is not None:
+            self.line(f"  test {result.metric} {interval_text(result.test, result.metric)}", style="bold green")
+            others = {name: value for name, value in result.test_metrics.items() if name != result.metric}
+            self.line("  test " + ", ".join(f"{name} {value:.4f}" for name, value in others.items()))
+        if result.hindsight is not None:
+            self.line(f"  {result.hindsight.text}")
+        ended = "interrupted after" if result.interrupted else "in"
+        self.line(f"  {result.n_searched} trials {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
+        self.line(f"  next: autotl predict {result.run_dir} IMAGES...")
+
+    def trial_header(self) -> None:
         """The head of the table of trials."""
         cells = [f"{name:>{width}}" for name, width in _COLUMNS]
-        self.line("  " + " ".join(cells) + ("  backbone" if n_backbones else ""), style="dim")
+        self.line("  " + " ".join(cells) + "  backbone", style="dim")
 
-    def trial(self, record: TrialRecord, n_stages: int) -> None:
+    def _row(self, record: TrialRecord) -> None:
         """A row of the table of trials, as one ends."""
         config = record.config
         better = record.score is not None and record.score > self._best
         self._best = max(self._best, record.score if record.score is not None else self._best)
         values = (
             str(record.number),
-            str(record.status),
+            str(record.status).replace("_", " "),
             "-" if record.score is None else f"{record.score:.4f}",
             f"{self._best:.4f}" if self._best > float("-inf") else "-",
-            "scratch" if config.get("initial_weights") == "scratch" else f"{config['freeze_depth']} of {n_stages}",
+            "scratch"
+            if config.get("initial_weights") == "scratch"
+            else f"{config['freeze_depth']} of {self._n_stages[config['backbone']]}",
             f"×{config['learning_rate_factor']:.3f}" if "learning_rate_factor" in config else "-",
             str(config.get("augmentation", "-")),
             str(record.epochs),
@@ -118,11 +156,6 @@ class Console:
             self.line(f"        {config['backbone']}, depth {config['freeze_depth']}: {record.note}", style="yellow")
         if record.error:
             self.line("        " + record.error.strip().splitlines()[-1], style="red")
-
-    def note_score(self, record: TrialRecord) -> None:
-        """Count a trial that is not shown in the table as the best so far, if it is."""
-        if record.score is not None:
-            self._best = max(self._best, record.score)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; the first column is text, numbers are aligned to the right."""
@@ -145,27 +178,6 @@ class Console:
             self.line(f"  {name:<10}  {bars}  {curve[0]:.4f} to {curve[-1]:.4f}, epochs 0 to {len(curve) - 1}")
         for sentence in benefit.sentences:
             self.line(f"  {sentence}", "yellow" if sentence.startswith("Negative") else None)
-
-    def winner(self, result: FitResult, n_stages: int) -> None:
-        """The best model, its score with the interval, and where everything is."""
-        card = result.predictor.card
-        how = "trained from scratch" if card.freeze_depth is None else f"freeze depth {card.freeze_depth} of {n_stages}"
-        how = "linear probe on frozen features" if card.trial_id.startswith("probe-") else how
-        self.heading("Winner")
-        self.line(f"  {card.config['backbone']}, {how}")
-        if "soup" in card.provenance:
-            self.line(f"  the average of {len(card.provenance['soup'])} models: {', '.join(card.provenance['soup'])}")
-        self.line(f"  validation {result.metric} {interval_text(result.validation, result.metric)}")
-        if result.test is not None:
-            self.line(f"  test {result.metric} {interval_text(result.test, result.metric)}", style="bold green")
-            others = {k: v for k, v in result.test_metrics.items() if k != result.metric}
-            self.line("  test " + ", ".join(f"{name} {value:.4f}" for name, value in others.items()))
-        if result.hindsight is not None:
-            self.line(f"  {result.hindsight.text}")
-        searched = sum(trial.searched for trial in result.trials)
-        ended = "interrupted after" if result.interrupted else "in"
-        self.line(f"  {searched} trials {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
-        self.line(f"  next: autotl predict {result.run_dir} IMAGES...")
 
 
 class _Countdown(Progress):
@@ -192,14 +204,6 @@ def sparkline(values: Sequence[float], low: float, high: float) -> str:
     bars = "▁▂▃▄▅▆▇█"
     step = (high - low) / (len(bars) - 1) or 1.0
     return "".join(bars[round((value - low) / step)] if math.isfinite(value) else " " for value in values)
-
-
-def interval_text(estimate: Estimate, metric: str = "") -> str:
-    """`98.04 % (95 % interval 94.4 to 99.3 %, 153 images)`, or plain numbers for a log loss."""
-    if metric != "log_loss" and estimate.low >= 0 and estimate.high <= 1:
-        low, high = 100 * estimate.low, 100 * estimate.high
-        return f"{100 * estimate.value:.2f} % (95 % interval {low:.1f} to {high:.1f} %, {estimate.n_images} images)"
-    return f"{estimate.value:.4f} (95 % interval {estimate.low:.4f} to {estimate.high:.4f}, {estimate.n_images} images)"
 
 
 def _is_number(text: str) -> bool:

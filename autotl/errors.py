@@ -1,16 +1,16 @@
 """Every exception autotl raises on purpose.
 
     AutotlError
-    ├── InputError              what the caller gave cannot be used; exit code 2 on the command line
+    ├── InputError              the input cannot be used; exit code 2 on the command line
     │   ├── SettingsError       an argument of a call or an option of a command
     │   ├── DatasetError        the folder of images
     │   ├── SpaceError          a search-space file
     │   ├── BackboneError       an unknown backbone, or weights that cannot be found or do not fit
-    │   └── RunFolderError      a run folder: in use, not a run folder, not writable, or no good as a source
+    │   └── RunFolderError      a run folder: in use, not a run folder, not writable, or not fit to be reused
     ├── ModelFileError          a saved model that is damaged or was written by a newer autotl
     └── SearchError             the search could not be carried out (Ray did not start)
 
-An `InputError` holds *all* the problems found, not the first one. When every problem lies in one area the
+An `InputError` holds *all* the problems found, not just the first. When every problem lies in one area the
 exception is of that area's class; problems from several areas come together as a plain `InputError`.
 """
 
@@ -25,7 +25,7 @@ Area = Literal["settings", "dataset", "space", "backbone", "run folder"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with what the caller gave.
+    """One thing wrong with the input.
 
     Attributes:
         area: which part of the input; decides the class of the exception.
@@ -55,7 +55,7 @@ class AutotlError(Exception):
 
 
 class InputError(AutotlError):
-    """What the caller gave cannot be used.
+    """The input cannot be used.
 
     Attributes:
         problems: everything that was found wrong, in the order found; never empty.
@@ -64,8 +64,8 @@ class InputError(AutotlError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
         count = len(self.problems)
-        head = "1 problem" if count == 1 else f"{count} problems"
-        super().__init__("\n".join([f"{head} with what was given:", *(f"  - {p}" for p in self.problems)]))
+        head = f"Found {count} {'problem' if count == 1 else 'problems'} in the input:"
+        super().__init__("\n".join([head, *(f"  - {problem}" for problem in self.problems)]))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)
@@ -88,7 +88,7 @@ class BackboneError(InputError):
 
 
 class RunFolderError(InputError):
-    """A run folder: in use, not a run folder, not writable, or with a model that is no good as a source."""
+    """A run folder: in use, not a run folder, not writable, or with a model that cannot be reused."""
 
 
 class ModelFileError(AutotlError):

@@ -1,7 +1,7 @@
 """Ctrl-C that is not lost.
 
 Libraries swallow it in bare `except:` clauses while they are imported, and Python itself in callbacks of the garbage
-collector. Whoever presses it once is heard nevertheless: `raise_if_pressed` raises it again between pieces of work.
+collector. A single press counts nevertheless: `raise_if_pressed` raises it again between pieces of work.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def noticed() -> Iterator[None]:
 def handlers_restored() -> Iterator[None]:
     """Put the handlers of Ctrl-C and of SIGUSR1 back that were there before: Ray Tune leaves its own behind.
 
-    Those only tell a search that is long over to end, so that the next Ctrl-C would be lost. Does nothing outside the
+    Those only end a search that is long over, so that the next Ctrl-C would be lost. Does nothing outside the
     main thread, where handlers cannot be set.
     """
     if threading.current_thread() is not threading.main_thread():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,7 +15,7 @@ class Status(StrEnum):
     """It trained for all its epochs."""
     STOPPED = "stopped"
     """The scheduler stopped it early because others were better at the same epoch."""
-    CUT = "cut"
+    TIMED_OUT = "timed_out"
     """The time was up."""
     FAILED = "failed"
     """It raised; `TrialRecord.error` holds the traceback."""
@@ -34,6 +35,7 @@ class TrialRecord:
         seconds: wall time in the worker.
         metrics: the validation metrics at its best epoch.
         curve: validation score after every epoch, from epoch 0 (before training).
+        train_losses: mean training loss of every epoch, from epoch 1; None for one that had no time for a step.
         error: traceback of a failed trial, else "".
         worker: host name and process id where it ran.
         origin: "probe", "advice" (a start point), "search", "refinement" (of the best, when time is short), or
@@ -51,6 +53,7 @@ class TrialRecord:
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
     curve: tuple[float, ...] = ()
+    train_losses: tuple[float | None, ...] = ()
     error: str = ""
     worker: str = ""
     origin: str = "search"
@@ -64,17 +67,29 @@ class TrialRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON types."""
-        return asdict(self) | {"status": str(self.status), "curve": list(self.curve)}
+        lists = {"curve": list(self.curve), "train_losses": list(self.train_losses)}
+        return asdict(self) | {"status": str(self.status)} | lists
+
+    def to_row(self) -> dict[str, Any]:
+        """What matters of it as one flat dict of plain JSON types, for a table."""
+        names = ("number", "trial_id", "origin", "status", "score", "epochs", "seconds")
+        return {name: getattr(self, name) for name in names} | {"status": str(self.status)} | self.config | self.metrics
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> TrialRecord:
         """The record written by `to_json`."""
-        return cls(**(plain | {"status": Status(plain["status"]), "curve": tuple(plain["curve"])}))
+        tuples = {"curve": tuple(plain["curve"]), "train_losses": tuple(plain["train_losses"])}
+        return cls(**(plain | {"status": Status(plain["status"])} | tuples))
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The value, where it is a finite number."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric measured on a sample, with its 95 % confidence interval [`low`, `high`] and sample size."""
+    """A metric measured on a sample, with its 95% confidence interval [`low`, `high`] and sample size."""
 
     value: float
     low: float
@@ -83,3 +98,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] on {self.n_images} images"
+
+
+def interval_text(estimate: Estimate, metric: str = "") -> str:
+    """`98.04% (95% interval 94.4 to 99.3%, 153 images)`, or plain numbers for a log loss."""
+    if metric != "log_loss" and estimate.low >= 0 and estimate.high <= 1:
+        low, high = 100 * estimate.low, 100 * estimate.high
+        return f"{100 * estimate.value:.2f}% (95% interval {low:.1f} to {high:.1f}%, {estimate.n_images} images)"
+    return f"{estimate.value:.4f} (95% interval {estimate.low:.4f} to {estimate.high:.4f}, {estimate.n_images} images)"

@@ -8,9 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotl.errors import Problem
+
+if TYPE_CHECKING:
+    from autotl.space.search_space import SearchSpace
 
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc")
 """Metrics a search can optimise. `log_loss` is minimised, all others are maximised."""
@@ -67,23 +70,23 @@ class FitSettings:
         dataset_dir: folder of images, see `autotl.data.folder` for its layouts.
         budget: wall time and number of trials.
         metric: what is optimised on the validation images, one of `METRICS` or "auto".
-        search_space: "auto" (follow the advice), the name of a shipped space, or the path of a TOML file.
+        search_space: "auto" (follow the advice), a space, the name of a shipped one, or the path of a TOML file.
         backbones: "auto", or names from the catalog, timm names, or `NAME=PATH` for weights in a local file.
-        sources: run folders of earlier fits whose best models are backbones, too.
+        reuse: run folders of earlier fits whose best models are backbones, too.
         output_dir: the run folder; None makes a new one below `autotl_runs/`.
         seed: seeds the split, the sampler and every trial.
         val_fraction: share of the training images of every class held back when there is no validation split.
         skip_unreadable: leave unreadable images out instead of stopping at them.
         allow_download: let weights be fetched from the model hub when they are not in its cache.
         resources: where trials run.
-        yardstick: a file of `autotl yardstick build` to measure similarity with; None takes the one shipped.
+        reference: a file of `autotl reference build` to measure similarity with; None takes the one shipped.
         measure_benefit: train the winner from scratch as well, whatever the scenario.
     """
 
     dataset_dir: Path
     budget: Budget
     metric: str = "auto"
-    search_space: str = "auto"
+    search_space: str | SearchSpace = "auto"
     backbones: tuple[str, ...] = ("auto",)
     output_dir: Path | None = None
     seed: int = 0
@@ -91,17 +94,20 @@ class FitSettings:
     skip_unreadable: bool = False
     allow_download: bool = False
     resources: Resources = Resources()
-    sources: tuple[Path, ...] = ()
-    yardstick: Path | None = None
+    reuse: tuple[Path, ...] = ()
+    reference: Path | None = None
     measure_benefit: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON types."""
         plain = asdict(self)
+        plain["search_space"] = (
+            self.search_space if isinstance(self.search_space, str) else self.search_space.to_plain()
+        )
         plain["dataset_dir"] = str(self.dataset_dir)
-        plain["sources"] = [str(path) for path in self.sources]
+        plain["reuse"] = [str(path) for path in self.reuse]
         plain["output_dir"] = None if self.output_dir is None else str(self.output_dir)
-        plain["yardstick"] = None if self.yardstick is None else str(self.yardstick)
+        plain["reference"] = None if self.reference is None else str(self.reference)
         return plain
 
 
@@ -113,6 +119,11 @@ def as_seconds(timeout: float | str) -> float:
         return parse_duration(timeout)
     except ValueError:
         return math.nan
+
+
+def as_space(search_space: str | os.PathLike[str] | SearchSpace) -> str | SearchSpace:
+    """A path as text; a name or a space as it is."""
+    return os.fspath(search_space) if isinstance(search_space, os.PathLike) else search_space
 
 
 def as_names(backbones: str | Sequence[str]) -> tuple[str, ...]:

@@ -33,9 +33,11 @@ from autotl.compute import device
 from autotl.compute.device import local_cpus
 from autotl.console import Console
 from autotl.data.pixels import open_store
-from autotl.pipeline.fit import Fitting
-from autotl.pipeline.task import make_task
-from autotl.pipeline.validate import check
+from autotl.pipeline.context import make_context
+from autotl.pipeline.ingest import read_data
+from autotl.pipeline.probe import make_advice, probe_backbones
+from autotl.pipeline.search import make_task
+from autotl.pipeline.validate import validate
 from autotl.predictor import Predictor
 from autotl.settings import Budget, FitSettings
 from autotl.space.files import load_space
@@ -43,9 +45,10 @@ from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SearchSpace
 from autotl.storage import rundir
 from autotl.storage.cache import DiskCache
-from autotl.train.loop import Diverged, EpochReport, FineTuning
+from autotl.train.epoch import Diverged, EpochReport
+from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask
-from autotl.tune.runner import Slots
+from autotl.tune.session import Slots
 
 Config = dict[str, Any]
 TIMEOUT = 24 * 3600.0
@@ -79,12 +82,12 @@ def prepared(folder: Path, epochs: int) -> Iterator[tuple[TrainingTask, SearchSp
         settings = FitSettings(root, Budget(TIMEOUT), metric="accuracy", backbones=(BACKBONE,))
         run = rundir.create(Path(temporary, "run"))
         cache = DiskCache(Path(temporary, "cache"))
-        fitting = Fitting(settings, check(settings), run, Console(quiet=True), time.time(), cache)
-        ground = fitting.read_data()
-        probed = fitting.probe_backbones(ground, keep=True)
-        space = load_space(fitting.put_together(ground, probed).scenario.space).narrow(backbone=(BACKBONE,))
+        context = make_context(settings, validate(settings), run, Console(quiet=True), time.time(), cache=cache)
+        data = read_data(context)
+        probed = probe_backbones(context, data, lambda record: None)
+        space = load_space(make_advice(context, data, probed).scenario.space).narrow(backbone=(BACKBONE,))
         # The very task of a fit, and not one that is like it.
-        task = make_task(fitting.call, ground, probed, space, (), Slots(1, 1, 0.0), time.time() + TIMEOUT)
+        task = make_task(context, data, probed, space, (), Slots(1, 1, 0.0), time.time() + TIMEOUT)
         torch.set_num_threads(1)
         yield replace(task, max_t=epochs), space
 
@@ -200,13 +203,13 @@ def epoch(folder: Path, depths: list[int], n_seeds: int, epochs: int) -> None:
             with tempfile.TemporaryDirectory() as cache:  # views of shallower depths must not help
                 config = CONFIG | {"freeze_depth": depth}
                 tasks = [replace(task, cache_dir=cache, seed=seed) for seed in range(n_seeds)]
-                cached = [run_trial(one, config) for one in tasks]
-                plain = [run_trial(replace(one, cache_activations=False), config) for one in tasks]
+                cached = [run_trial(seeded, config) for seeded in tasks]
+                plain = [run_trial(replace(seeded, cache_activations=False), config) for seeded in tasks]
                 with native_depthwise():
                     torch_alone = run_trial(replace(task, cache_activations=False, max_t=2), config)
             stages = task.backbones[BACKBONE].stages
             suffix = stages.train(depth) / (stages.train(depth) + stages.forward[depth])
-            _tell_depth(depth, cached, plain, torch_alone, task.n_views, suffix)
+            _print_depth(depth, cached, plain, torch_alone, task.n_views, suffix)
 
 
 @contextmanager
@@ -220,19 +223,19 @@ def native_depthwise() -> Iterator[None]:
         device.FastDepthwise = fast  # type: ignore[misc]
 
 
-def _tell_depth(
+def _print_depth(
     depth: int, cached: list[Outcome], plain: list[Outcome], torch_alone: Outcome, n_views: int, suffix: float
 ) -> None:
     warm = [report.seconds for report in cached[0].reports[1 + n_views :]]
-    warm += [report.seconds for one in cached[1:] for report in one.reports[1:]]
+    warm += [report.seconds for outcome in cached[1:] for report in outcome.reports[1:]]
     fast = float(np.median(warm)) if warm else float("nan")
     first = cached[0].seconds / (len(cached[0].reports) - 1)
-    slow = float(np.median([report.seconds for one in plain for report in one.reports[1:]]))
+    slow = float(np.median([report.seconds for outcome in plain for report in outcome.reports[1:]]))
     slowest = float(np.median([report.seconds for report in torch_alone.reports[1:]]))
     # Both in all, with what comes before the first epoch.
     slow_in_all = plain[0].seconds / (len(plain[0].reports) - 1)
-    means = [float(np.mean([one.test for one in way])) for way in (cached, plain)]
-    spread = [float(np.std([one.test for one in way])) for way in (cached, plain)]
+    means = [float(np.mean([outcome.test for outcome in way])) for way in (cached, plain)]
+    spread = [float(np.std([outcome.test for outcome in way])) for way in (cached, plain)]
     print(
         f"{depth:5d} {fast:23.2f} {first:10.2f} {slow:6.2f} {slowest:6.2f} {slow / fast:12.1f} {slowest / fast:11.1f} "
         f"{slow_in_all / first:10.1f} {suffix:7.2f} {means[0]:14.2f} {means[1]:6.2f} {means[0] - means[1]:+11.2f}   "

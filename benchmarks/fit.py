@@ -172,17 +172,21 @@ def demo() -> None:
         result = json.loads(done.stdout)
         accuracy = 100 * result["test"]["value"]
         seconds = time.perf_counter() - begun
-        print(f"digits: test accuracy {accuracy:.2f} % in {seconds:.0f} s, scenario {result['scenario']}")
+        print(f"digits: test accuracy {accuracy:.2f}% in {seconds:.0f} s, scenario {result['scenario']}")
 
 
 def overhead(n_trials: int = 40) -> None:
     """Trials of one epoch on a few tiny images: wall time of the search beyond the time inside the trials."""
     from autotl.console import Console
-    from autotl.pipeline.fit import Fitting
-    from autotl.pipeline.validate import check
+    from autotl.pipeline.context import make_context
+    from autotl.pipeline.ingest import read_data
+    from autotl.pipeline.probe import make_advice, probe_backbones
+    from autotl.pipeline.search import search
+    from autotl.pipeline.validate import validate
+    from autotl.records import TrialRecord
     from autotl.settings import Budget, FitSettings, Resources
     from autotl.storage import rundir
-    from autotl.tune.runner import RaySession
+    from autotl.tune.session import RaySession
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -190,17 +194,18 @@ def overhead(n_trials: int = 40) -> None:
         space = root / "trivial.toml"
         _write_trivial_space(space)
         settings = FitSettings(root / "data", Budget(600, n_trials), search_space=str(space), backbones=(BACKBONE,))
-        checked = check(settings)
-        fitting = Fitting(settings, checked, rundir.create(root / "run"), Console(quiet=True), time.time())
+        inputs, run = validate(settings), rundir.create(root / "run")
+        context = make_context(settings, inputs, run, Console(quiet=True), time.time())
+        probes: list[TrialRecord] = []
+        trials: list[TrialRecord] = []
         with RaySession(Resources()) as ray:
-            ground = fitting.read_data()
-            probed = fitting.probe_backbones(ground, keep=True)
-            advice = fitting.put_together(ground, probed)
+            data = read_data(context)
+            probed = probe_backbones(context, data, probes.append)
+            advice = make_advice(context, data, probed)
             slots = ray.wait()
             begun = time.perf_counter()
-            fitting.search(ground, probed, advice, slots)
+            search(context, data, probed, advice, slots, probes, trials.append)
             seconds = time.perf_counter() - begun
-    trials = [record for record in fitting.records if record.origin != "probe"]
     inside = sum(record.seconds for record in trials) / slots.count
     print(f"{len(trials)} trials, {slots.count} slots: {seconds:.1f} s, of which {inside:.1f} s inside trials")
     print(f"overhead {seconds - inside:.1f} s")
@@ -243,7 +248,7 @@ def kill() -> None:
         command = [*AUTOTL, "evaluate", str(run), str(root / "digits"), "--json"]
         done = subprocess.run(command, capture_output=True, text=True)
         accuracy = json.loads(done.stdout)["accuracy"]["value"] if done.returncode == 0 else float("nan")
-        print(f"killed with {fit.returncode}; loading it: rc {done.returncode}, test accuracy {100 * accuracy:.2f} %")
+        print(f"killed with {fit.returncode}; loading it: rc {done.returncode}, test accuracy {100 * accuracy:.2f}%")
 
 
 def start() -> None:

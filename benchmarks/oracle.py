@@ -1,6 +1,6 @@
-"""The oracle table: what each strategy gives on each data set, cut to two sizes; `benchmarks/advice.py table` fills it.
+"""The oracle table: what each strategy gives on two subsets of each data set; `benchmarks/advice.py table` fills it.
 
-A cell is one line of JSON, keyed by set, cut, strategy, learning rate (a factor on the backbone's own) and seed: the
+A cell is one line of JSON, keyed by set, subset, strategy, learning rate (a factor on the backbone's own) and seed: the
 seed draws the images and orders the training. With 20 images a class it is the draw that moves an accuracy most. It is
 appended when it is whole, and a cell that is there is not computed again: the table can be stopped at any time, also
 with SIGKILL, and several processes may fill it at once.
@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cuts import CutSet, read_set
 from filelock import FileLock, Timeout
 from ready import LITE0, LITE1, LITE2, ReadySet, make_ready
+from subsets import SubsetData, read_set
 
 from autotl.compute.memory import keep_freed_memory
-from autotl.pipeline.task import MOST_VIEWS
+from autotl.pipeline.budget import MOST_VIEWS
 from autotl.storage.cache import default_folder
 from autotl.storage.rundir import fingerprint
-from autotl.train.loop import Diverged, FineTuning
+from autotl.train.epoch import Diverged
+from autotl.train.loop import FineTuning
 from autotl.train.task import BackboneFiles, TrainingTask
 
 VIEWS_LIMIT = 12 * 2**30
@@ -72,7 +73,7 @@ STRATEGIES = (
     Strategy(f"{FEATURES}, lite1", LITE1),
     Strategy(f"{FEATURES}, lite2", LITE2),
     Strategy("freeze 6", LITE0, 6, 6, 45, _TUNED, speed=110),
-    Strategy("freeze 5", LITE0, 5, 6, 45, _TUNED, speed=80),  # what the shipped start points begin with
+    Strategy("freeze 5", LITE0, 5, 6, 45, _TUNED, speed=80),
     Strategy("freeze 4", LITE0, 4, 6, 45, _TUNED, speed=40),
     Strategy("freeze 2", LITE0, 2, 6, 45, _TUNED, speed=27),
     Strategy(FULL, LITE0, 0, 6, 45, _TUNED, speed=17),
@@ -87,7 +88,7 @@ class Cell:
     """The key of a line of the table."""
 
     set: str
-    cut: str
+    subset: str
     strategy: str
     learning_rate: float
     seed: int
@@ -95,7 +96,7 @@ class Cell:
 
 def strategy_named(name: str) -> Strategy:
     """The strategy called `name`."""
-    return next(one for one in STRATEGIES if one.name == name)
+    return next(strategy for strategy in STRATEGIES if strategy.name == name)
 
 
 def epochs_of(strategy: Strategy, n_train: int) -> int:
@@ -104,26 +105,26 @@ def epochs_of(strategy: Strategy, n_train: int) -> int:
     return max(strategy.epochs, math.ceil(strategy.least_steps / steps))
 
 
-def read_draws(folders: Sequence[Path]) -> list[CutSet]:
+def read_draws(folders: Sequence[Path]) -> list[SubsetData]:
     """Each set with each seed."""
     return [read_set(folder, seed) for seed in SEEDS for folder in folders]
 
 
-def plan(sets: Sequence[CutSet]) -> list[Cell]:
+def plan(sets: Sequence[SubsetData]) -> list[Cell]:
     """Every cell of these draws: the first seed first; in each the cheapest first, and from scratch last."""
     costs: dict[Cell, float] = {}
-    for one in sets:
-        for cut, split in one.splits.items():
+    for data in sets:
+        for subset, split in data.splits.items():
             n_train = int((split == "train").sum())
             for strategy in STRATEGIES:
                 for factor in strategy.factors:
                     cost = epochs_of(strategy, n_train) * n_train / strategy.speed
-                    costs[Cell(one.name, cut, strategy.name, factor, one.seed)] = cost
+                    costs[Cell(data.name, subset, strategy.name, factor, data.seed)] = cost
     names = [strategy.name for strategy in STRATEGIES]
 
     def order(cell: Cell) -> tuple[int, bool, float, int, str, str]:
         scratch = cell.strategy == SCRATCH
-        return cell.seed, scratch, costs[cell], names.index(cell.strategy), cell.cut, cell.set
+        return cell.seed, scratch, costs[cell], names.index(cell.strategy), cell.subset, cell.set
 
     return sorted(costs, key=order)
 
@@ -185,7 +186,7 @@ def work(folders: list[Path], table: Path, until: float) -> None:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-    sets = {(one.name, one.seed): one for one in read_draws(folders)}
+    sets = {(data.name, data.seed): data for data in read_draws(folders)}
     ready: dict[tuple[str, int], ReadySet] = {}
     claims = table.parent / "claims"
     claims.mkdir(exist_ok=True)
@@ -200,12 +201,12 @@ def work(folders: list[Path], table: Path, until: float) -> None:
                     ready[draw] = make_ready(sets[draw], table.parent / "sets")
                 line = compute_cell(cell, ready[draw])
                 append_line(table, line)
-                _tell(cell, line)
+                _print_cell(cell, line)
 
 
-def _tell(cell: Cell, line: dict[str, Any]) -> None:
+def _print_cell(cell: Cell, line: dict[str, Any]) -> None:
     accuracy = line.get("error") or f"val {100 * line['val_accuracy']:6.2f} test {100 * line['test_accuracy']:6.2f}"
-    named = f"{cell.set:<14} {cell.cut:<11} {cell.strategy:<26} rate {cell.learning_rate:<4} seed {cell.seed}"
+    named = f"{cell.set:<14} {cell.subset:<11} {cell.strategy:<26} rate {cell.learning_rate:<4} seed {cell.seed}"
     print(f"{named} {line['epochs']:3d} epochs {line['seconds']:7.1f} s  {accuracy}", flush=True)
 
 
@@ -217,17 +218,17 @@ def compute_cell(cell: Cell, ready: ReadySet) -> dict[str, Any]:
     begun = time.perf_counter()
     strategy = strategy_named(cell.strategy)
     measured = _probed(cell, strategy, ready) if strategy.freeze_depth is None else _tuned(cell, strategy, ready)
-    split = ready.one.splits[cell.cut]
+    split = ready.data.splits[cell.subset]
     sizes = {f"n_{name}": int((split == name).sum()) for name in ("train", "val", "test")}
     return asdict(cell) | sizes | measured | {"seconds": round(time.perf_counter() - begun, 1)}
 
 
 def _probed(cell: Cell, strategy: Strategy, ready: ReadySet) -> dict[str, Any]:
     features = ready.embeddings(strategy.backbone)
-    probe = ready.probe(cell.cut, features)
-    split = ready.one.splits[cell.cut]
+    probe = ready.probe(cell.subset, features)
+    split = ready.data.splits[cell.subset]
     val, test = (
-        ready.metrics(cell.cut, name, probe.probabilities(features[split == name])) for name in ("val", "test")
+        ready.metrics(cell.subset, name, probe.probabilities(features[split == name])) for name in ("val", "test")
     )
     return {"epochs": 0, **_three(val, test)}
 
@@ -237,7 +238,7 @@ def _three(val: dict[str, float], test: dict[str, float]) -> dict[str, float]:
 
 
 def _tuned(cell: Cell, strategy: Strategy, ready: ReadySet) -> dict[str, Any]:
-    n_train = int((ready.one.splits[cell.cut] == "train").sum())
+    n_train = int((ready.data.splits[cell.subset] == "train").sum())
     epochs = epochs_of(strategy, n_train)
     config = _config(cell, strategy)
     task = _task(cell, epochs, ready)
@@ -248,9 +249,9 @@ def _tuned(cell: Cell, strategy: Strategy, ready: ReadySet) -> dict[str, Any]:
     except Diverged as error:
         return {"epochs": epochs, "error": str(error)}
     # A second one whose validation images are the test images: it sees them once, after the training.
-    tested = FineTuning(replace(task, manifest=str(ready.manifest(cell.cut, evaluated="test"))), config)
+    tested = FineTuning(replace(task, manifest=str(ready.manifest(cell.subset, evaluated="test"))), config)
     tested.backbone.model.load_state_dict(training.backbone.model.state_dict())
-    test = ready.metrics(cell.cut, "test", tested.validation_probabilities())
+    test = ready.metrics(cell.subset, "test", tested.validation_probabilities())
     return {"epochs": epochs, **_three(report.metrics, test)}
 
 
@@ -275,11 +276,11 @@ def _task(cell: Cell, epochs: int, ready: ReadySet) -> TrainingTask:
     return TrainingTask(
         run_dir=str(ready.folder),
         store=str(ready.folder / "pixels.u8"),
-        manifest=str(ready.manifest(cell.cut, evaluated="val")),
-        classes=ready.one.classes,
+        manifest=str(ready.manifest(cell.subset, evaluated="val")),
+        classes=ready.data.classes,
         metric="accuracy",
         balanced=False,
-        backbones={LITE0: replace(files, head=str(ready.head(cell.cut)))},
+        backbones={LITE0: replace(files, head=str(ready.head(cell.subset)))},
         precision=ready.facts["precision"],
         max_t=epochs,
         n_views=MOST_VIEWS,

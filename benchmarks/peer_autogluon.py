@@ -8,8 +8,8 @@ model hub's cache below HF_HOME.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,11 @@ from autogluon.multimodal import MultiModalPredictor
 
 def main() -> None:
     """Fit within the time and evaluate on the test split; prints {"accuracy": ...}."""
-    work, timeout = Path(sys.argv[1]), float(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("timeout", type=float, metavar="TIMEOUT")
+    chosen = parser.parse_args()
+    work, timeout = chosen.work, chosen.timeout
     frame = pd.read_csv(work / "manifest.csv", dtype=str, keep_default_na=False).rename(columns={"path": "image"})
     parts = {name: part[["image", "label"]].reset_index(drop=True) for name, part in frame.groupby("split")}
     problem = "binary" if frame["label"].nunique() == 2 else "multiclass"

@@ -9,8 +9,8 @@ timm finds the weights in the model hub's cache below HF_HOME.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,11 @@ class Deadline(Callback):  # type: ignore[misc]
 def main() -> None:
     """Fine-tune and predict the test split; prints {"accuracy": ...}."""
     begun = time.monotonic()
-    work, timeout = Path(sys.argv[1]), float(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("timeout", type=float, metavar="TIMEOUT")
+    chosen = parser.parse_args()
+    work, timeout = chosen.work, chosen.timeout
     frame = pd.read_csv(work / "manifest.csv", dtype=str, keep_default_na=False)
     known = frame[frame["split"] != "test"].assign(is_valid=lambda rows: rows["split"] == "val")
     test = frame[frame["split"] == "test"]

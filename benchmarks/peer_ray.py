@@ -9,10 +9,10 @@ Uses nothing of autotl. WORK/manifest.csv holds path, label and split of every i
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,11 @@ def train(config: dict[str, Any]) -> None:
 
 def main() -> None:
     """Search, then predict the test split; prints {"accuracy": ...}, null where no trial had an epoch in time."""
-    work, timeout = str(Path(sys.argv[1]).absolute()), float(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("timeout", type=float, metavar="TIMEOUT")
+    chosen = parser.parse_args()
+    work, timeout = str(chosen.work.absolute()), chosen.timeout
     init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False)
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),

@@ -81,7 +81,7 @@ def _write_hub_cache(hub: Path) -> None:
 def command_of(peer: str, root: Path, work: Path, timeout: float, pythons: dict[str, Path]) -> list[str]:
     """How a peer is called; its last line of output is JSON."""
     if peer == "probe":
-        return [sys.executable, str(HERE / "peers.py"), str(root), "--one-probe"]
+        return [sys.executable, str(HERE / "peers.py"), str(root), "--probe-only"]
     if peer == "autotl":
         options = ["--timeout", str(timeout), "--metric", "accuracy", "--backbone", BACKBONE, "--json"]
         return [*AUTOTL, "fit", str(root), *options, "--output", str(work / "run")]
@@ -125,11 +125,11 @@ def run(peer: str, root: Path, timeout: float, pythons: dict[str, Path]) -> tupl
 
 def _outcome(peer: str, returncode: int, printed: str, complaint: list[str]) -> str:
     if returncode:
-        told = next((line for line in complaint if re.match(r"[\w.]*(Error|Exception)\b", line)), "no exception named")
-        return f"ended with {returncode}: {told[:100]}"
+        cause = next((line for line in complaint if re.match(r"[\w.]*(Error|Exception)\b", line)), "no exception named")
+        return f"ended with {returncode}: {cause[:100]}"
     result: dict[str, Any] = json.loads(printed[printed.index("{") :] if peer == "autotl" else printed.splitlines()[-1])
     accuracy = result["test"]["value"] if peer == "autotl" else result["accuracy"]
-    return "no model in time" if accuracy is None else f"{100 * accuracy:.2f} %"
+    return "no model in time" if accuracy is None else f"{100 * accuracy:.2f}%"
 
 
 def compare(folder: Path, peers: list[str], timeout: float, pythons: dict[str, Path]) -> None:
@@ -149,9 +149,9 @@ def main() -> None:
     parser.add_argument("--with", dest="external", nargs="+", choices=EXTERNAL, default=[])
     for name in EXTERNAL:
         parser.add_argument(f"--{name}-python", type=Path, help=f"Python of an environment that has {name}")
-    parser.add_argument("--one-probe", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--probe-only", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.one_probe:
+    if chosen.probe_only:
         print(json.dumps({"accuracy": linear_probe(chosen.folders[0])}))
         return
     pythons = {}

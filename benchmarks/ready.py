@@ -1,4 +1,4 @@
-"""A cut data set made ready for `oracle.py`: pixels, weights, embeddings and heads on disk, computed once."""
+"""The subsets of a data set made ready for `oracle.py`: pixels, weights, embeddings, heads on disk, computed once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from cuts import CUTS, CutSet
 from filelock import FileLock
 from numpy.typing import NDArray
+from subsets import SUBSETS, SubsetData
 
 from autotl.compute.device import measure_precision, pick_device
 from autotl.data.pixels import PixelStore, build_store
-from autotl.frozen.activations import ImageSource, batches
-from autotl.frozen.prepare import Prepared, prepare
+from autotl.frozen.activations import ImageLoader, batches
+from autotl.frozen.prepare import PreparedBackbone, prepare
 from autotl.models.backbone import create, preprocessing_named
 from autotl.models.catalog import find_entry
 from autotl.models.partition import divide
@@ -35,7 +35,7 @@ Features = NDArray[np.float32]
 class ReadySet:
     """A set with its pixels, weights and embeddings on disk in `folder`; `facts` is what `ready.json` holds."""
 
-    one: CutSet
+    data: SubsetData
     folder: Path
     facts: dict[str, Any]
 
@@ -49,51 +49,53 @@ class ReadySet:
         with np.load(self.folder / "stages.npz") as arrays:
             return {int(depth): arrays[depth] for depth in arrays.files}
 
-    def probe(self, cut: str, features: Features, floor: float = SPREAD_FLOOR) -> Probe:
-        """The linear probe on the cut's training images; `floor` as for `fit_probe`."""
-        train, val = (np.flatnonzero(self.one.splits[cut] == name) for name in ("train", "val"))
-        labels = self.one.labels
-        return fit_probe(features[train], labels[train], features[val], labels[val], len(self.one.classes), floor=floor)
+    def probe(self, subset: str, features: Features, floor: float = SPREAD_FLOOR) -> Probe:
+        """The linear probe on the subset's training images; `floor` as for `fit_probe`."""
+        train, val = (np.flatnonzero(self.data.splits[subset] == name) for name in ("train", "val"))
+        labels = self.data.labels
+        return fit_probe(
+            features[train], labels[train], features[val], labels[val], len(self.data.classes), floor=floor
+        )
 
-    def manifest(self, cut: str, evaluated: str) -> Path:
-        """Labels and split of a cut for `TrainingTask`, with the split `evaluated` in the place of validation."""
-        return self.folder / f"{cut}-{evaluated}.npz"
+    def manifest(self, subset: str, evaluated: str) -> Path:
+        """Labels and split of a subset for `TrainingTask`, with the split `evaluated` in the place of validation."""
+        return self.folder / f"{subset}-{evaluated}.npz"
 
-    def head(self, cut: str) -> Path:
-        """A head on lite0's features on a cut, where fine-tuning starts from."""
-        return self.folder / f"{cut}-head.npz"
+    def head(self, subset: str) -> Path:
+        """A head on lite0's features on a subset, where fine-tuning starts from."""
+        return self.folder / f"{subset}-head.npz"
 
-    def metrics(self, cut: str, split: str, probabilities: Features) -> dict[str, float]:
+    def metrics(self, subset: str, split: str, probabilities: Features) -> dict[str, float]:
         """All metrics of the probabilities of a split's images."""
-        return all_metrics(probabilities, self.one.labels[self.one.splits[cut] == split])
+        return all_metrics(probabilities, self.data.labels[self.data.splits[subset] == split])
 
 
-def make_ready(one: CutSet, work: Path) -> ReadySet:
-    """Decode, embed with the three backbones and pool lite0's stages, once for all cuts and processes.
+def make_ready(data: SubsetData, work: Path) -> ReadySet:
+    """Decode, embed with the three backbones and pool lite0's stages, once for all subsets and processes.
 
     Raises:
         SystemExit: if the folder is no longer what the table was begun with.
     """
-    folder = work / f"{one.name}-{one.seed}"
+    folder = work / f"{data.name}-{data.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = [(one.root / path).stat().st_size for path in one.paths]
-    splits = {cut: split.tolist() for cut, split in one.splits.items()}
-    stands_for = fingerprint([one.name, one.paths, sizes, splits])
+    sizes = [(data.root / path).stat().st_size for path in data.paths]
+    splits = {subset: split.tolist() for subset, split in data.splits.items()}
+    stands_for = fingerprint([data.name, data.paths, sizes, splits])
     with FileLock(folder / "ready.lock"):
         if not (folder / "ready.json").exists():
-            facts = _build(one, folder) | {"fingerprint": stands_for}
-            _write_cuts(ReadySet(one, folder, facts))
+            facts = _build(data, folder) | {"fingerprint": stands_for}
+            _write_subsets(ReadySet(data, folder, facts))
             write_json(folder / "ready.json", facts)  # last: a killed process leaves none, and all is made again
     facts = read_json(folder / "ready.json")
     if facts["fingerprint"] != stands_for:
-        raise SystemExit(f"{one.root} or its cuts have changed since {folder} was made: begin a new table")
-    return ReadySet(one, folder, facts)
+        raise SystemExit(f"{data.root} or its subsets have changed since {folder} was made: begin a new table")
+    return ReadySet(data, folder, facts)
 
 
-def _build(one: CutSet, folder: Path) -> dict[str, Any]:
+def _build(data: SubsetData, folder: Path) -> dict[str, Any]:
     precision = measure_precision(pick_device())
     size = max(preprocessing_named(name).store_size for name in BACKBONES)
-    store, decoded = build_store(one.root, one.paths, size, folder / "pixels.u8", workers=1)
+    store, decoded = build_store(data.root, data.paths, size, folder / "pixels.u8", workers=1)
     if decoded.unreadable:
         raise SystemExit(f"cannot be decoded: {decoded.unreadable}")
     facts: dict[str, Any] = {"precision": precision, "backbones": {}}
@@ -101,7 +103,7 @@ def _build(one: CutSet, folder: Path) -> dict[str, Any]:
         prepared = prepare(
             find_entry(name),
             store,
-            np.arange(len(one.paths)),
+            np.arange(len(data.paths)),
             folder / "weights",
             precision,
             allow_download=False,
@@ -113,21 +115,21 @@ def _build(one: CutSet, folder: Path) -> dict[str, Any]:
         np.save(folder / f"{name}.npy", prepared.embeddings)
         facts["backbones"][name] = _facts_of(prepared)
         if name == LITE0:
-            stages = pool_stages(store, prepared, np.flatnonzero(one.splits[next(iter(CUTS))] != "test"))
+            stages = pool_stages(store, prepared, np.flatnonzero(data.splits[next(iter(SUBSETS))] != "test"))
             by_name: dict[str, Any] = {str(depth): pooled for depth, pooled in stages.items()}
             np.savez(folder / "stages.npz", **by_name)
     return facts
 
 
-def _write_cuts(ready: ReadySet) -> None:
-    for cut, split in ready.one.splits.items():
+def _write_subsets(ready: ReadySet) -> None:
+    for subset, split in ready.data.splits.items():
         for evaluated in ("val", "test"):
             own = np.where(split == evaluated, "val", np.where(split == "train", "train", ""))
-            save_manifest(ready.manifest(cut, evaluated), ready.one.labels, own)
-        save_head(ready.probe(cut, ready.embeddings(LITE0), START_FLOOR), ready.head(cut))
+            save_manifest(ready.manifest(subset, evaluated), ready.data.labels, own)
+        save_head(ready.probe(subset, ready.embeddings(LITE0), START_FLOOR), ready.head(subset))
 
 
-def _facts_of(prepared: Prepared) -> dict[str, Any]:
+def _facts_of(prepared: PreparedBackbone) -> dict[str, Any]:
     files = BackboneFiles(
         weights_sha256=prepared.weights_sha256,
         state=str(prepared.state),
@@ -141,19 +143,19 @@ def _facts_of(prepared: Prepared) -> dict[str, Any]:
     return asdict(files)
 
 
-def pool_stages(store: PixelStore, prepared: Prepared, rows: Rows) -> dict[int, Features]:
+def pool_stages(store: PixelStore, prepared: PreparedBackbone, rows: Rows) -> dict[int, Features]:
     """The input of every stage's boundary, averaged over its positions; zeros for images that are not in `rows`."""
     backbone = create(prepared.entry.name, 0, prepared.state)
     backbone.model.eval().to(memory_format=torch.channels_last)
     preprocessing = replace(backbone.preprocessing, store_size=store.size)
-    source = ImageSource(store.open(), preprocessing, torch.device("cpu"), seed=0)
+    loader = ImageLoader(store.open(), preprocessing, torch.device("cpu"), seed=0)
     pooled: dict[int, Features] = {}
-    splits = [divide(backbone, depth, source.batch(rows[:2], None, 0)) for depth in range(1, backbone.n_stages)]
+    partitions = [divide(backbone, depth, loader.batch(rows[:2], None, 0)) for depth in range(1, backbone.n_stages)]
     for places in batches(rows):
         reached: dict[int, torch.Tensor] = {}
-        handles = [split.observe(partial(reached.__setitem__, split.depth)) for split in splits]
+        handles = [partition.observe(partial(reached.__setitem__, partition.depth)) for partition in partitions]
         with torch.inference_mode():
-            backbone.model(source.batch(places, None, 0))
+            backbone.model(loader.batch(places, None, 0))
         for handle in handles:
             handle.remove()
         for depth, tensor in reached.items():

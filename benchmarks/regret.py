@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from oracle import FEATURES, STRATEGIES
 from scipy.stats import kendalltau, spearmanr
 
-from autotl.advice.advisor import depth_of
 from autotl.advice.probes import propose_depth
-from autotl.advice.scenario import LARGE_IMAGES, ROOM, choose_scenario, choose_strategy
+from autotl.advice.scenario import HEADROOM, LARGE_IMAGES, choose_scenario, choose_strategy
 from autotl.advice.similarity import FAR, to_similarity
+from autotl.advice.start_points import depth_of
 
 N_STAGES = 8
 """Of EfficientNet-Lite."""
@@ -38,10 +38,10 @@ TUNED = tuple(name for depth, name in DEPTHS.items() if depth < N_STAGES)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draw:
-    """A set at a cut, its images drawn with a seed.
+    """A subset of a data set, its images drawn with a seed.
 
     Attributes:
-        set, cut, seed: which.
+        set, subset, seed: which.
         n_images: training and validation images.
         n_val: validation images.
         val, test: accuracy by strategy, at the learning rate that is best on the validation images; 0 where each
@@ -56,7 +56,7 @@ class Draw:
     """
 
     set: str
-    cut: str
+    subset: str
     seed: int
     n_images: int
     n_val: int
@@ -77,7 +77,7 @@ Rule = Callable[[Draw], str]
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A set at a cut: what strategies give is their mean over the draws."""
+    """A subset of a data set: what a strategy gives is the mean over the draws."""
 
     draws: tuple[Draw, ...]
 
@@ -87,9 +87,9 @@ class Row:
         return self.draws[0].set
 
     @property
-    def cut(self) -> str:
-        """Which cut."""
-        return self.draws[0].cut
+    def subset(self) -> str:
+        """Which subset."""
+        return self.draws[0].subset
 
     @property
     def distance(self) -> float:
@@ -115,15 +115,15 @@ def to_rows(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
     """
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = defaultdict(list)
     for line in lines:
-        groups[line["set"], line["cut"], line["seed"]].append(line)
+        groups[line["set"], line["subset"], line["seed"]].append(line)
     draws, incomplete = defaultdict(list), []
-    wanted = {(one.name, rate) for one in STRATEGIES if not one.scratch for rate in one.factors}
-    for (name, cut, seed), own in sorted(groups.items()):
+    wanted = {(strategy.name, rate) for strategy in STRATEGIES if not strategy.scratch for rate in strategy.factors}
+    for (name, subset, seed), own in sorted(groups.items()):
         missing = wanted - {(line["strategy"], line["learning_rate"]) for line in own}
         if missing:
-            incomplete.append(f"{name}, {cut}, seed {seed}: {len(missing)} of {len(wanted)} cells are missing")
+            incomplete.append(f"{name}, {subset}, seed {seed}: {len(missing)} of {len(wanted)} cells are missing")
         else:
-            draws[name, cut].append(_draw(own))
+            draws[name, subset].append(_draw(own))
     return [Row(tuple(found)) for found in draws.values()], incomplete
 
 
@@ -136,7 +136,7 @@ def _draw(lines: Sequence[Mapping[str, Any]]) -> Draw:
     probe = next(line for line in lines if line["strategy"] == FEATURES)
     return Draw(
         set=probe["set"],
-        cut=probe["cut"],
+        subset=probe["subset"],
         seed=probe["seed"],
         n_images=probe["n_train"] + probe["n_val"],
         n_val=probe["n_val"],
@@ -167,7 +167,7 @@ def fair_regret(row: Row, rule: Rule) -> float:
     """
     behind = []
     for draw in row.draws:
-        others = Row(tuple(one for one in row.draws if one is not draw))
+        others = Row(tuple(other for other in row.draws if other is not draw))
         best = max(row.test, key=lambda name: others.test[name]) if others.draws else None
         behind.append(draw.test[best] - draw.test[rule(draw)] if best else math.nan)
     return 100 * fmean(behind)
@@ -188,7 +188,7 @@ def gain(row: Row) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """A coefficient with its 95 % interval."""
+    """A coefficient with its 95% interval."""
 
     name: str
     value: float
@@ -229,17 +229,17 @@ class Thresholds:
         far: distance from which data is dissimilar.
         large: images from which a set is large.
         margin: standard errors within which the deepest stage is taken, see `propose_depth`.
-        room: share of a class that the probe misses on average, from which frozen features do not serve well enough.
+        headroom: share of a class that the probe misses on average, from which frozen features are not good enough.
     """
 
     far: float
     large: float
     margin: float
-    room: float
+    headroom: float
 
 
-SHIPPED = Thresholds(FAR, LARGE_IMAGES, math.inf, ROOM)
-ROOMS = (0.02, 0.05, ROOM, 0.15, 0.2, 0.3, math.inf)
+SHIPPED = Thresholds(FAR, LARGE_IMAGES, math.inf, HEADROOM)
+HEADROOMS = (0.02, 0.05, HEADROOM, 0.15, 0.2, 0.3, math.inf)
 LARGE = (100.0, 250.0, 500.0, math.inf)
 MARGINS = (0.5, 1.0, 1.5, 2.0, 3.0, math.inf)
 
@@ -248,7 +248,7 @@ def follow(thresholds: Thresholds, draw: Draw) -> str:
     """The strategy: that of the advice, or a shallower freeze depth where stage probes clearly propose it."""
     similar = to_similarity(draw.distance, draw.covered, thresholds.far) > 0.5
     scenario = choose_scenario(draw.n_images >= thresholds.large, similar)
-    strategy = choose_strategy(scenario, draw.per_class, draw.recall, thresholds.room)
+    strategy = choose_strategy(scenario, draw.per_class, draw.recall, thresholds.headroom)
     depth = depth_of(scenario, strategy, N_STAGES)
     errors = {stage: thresholds.margin * error for stage, error in draw.stage_errors.items()}
     depth = min(depth, propose_depth(draw.stages, errors))
@@ -268,12 +268,18 @@ def far_grid(rows: Sequence[Row]) -> tuple[float, ...]:
 
 
 def fit_thresholds(rows: Sequence[Row]) -> Thresholds:
-    """The thresholds with the lowest mean regret; of equals, those nearest to what ships."""
+    """The thresholds with the lowest mean regret; among ties, those nearest to what ships."""
 
-    def badness(one: Thresholds) -> tuple[float, ...]:
-        return round(mean_regret(one, rows), 9), -one.margin, -one.large, abs(one.room - ROOM), abs(one.far - FAR)
+    def badness(thresholds: Thresholds) -> tuple[float, ...]:
+        return (
+            round(mean_regret(thresholds, rows), 9),
+            -thresholds.margin,
+            -thresholds.large,
+            abs(thresholds.headroom - HEADROOM),
+            abs(thresholds.far - FAR),
+        )
 
-    return min((Thresholds(*values) for values in product(far_grid(rows), LARGE, MARGINS, ROOMS)), key=badness)
+    return min((Thresholds(*values) for values in product(far_grid(rows), LARGE, MARGINS, HEADROOMS)), key=badness)
 
 
 def leave_one_set_out(rows: Sequence[Row]) -> dict[str, tuple[Thresholds, float]]:

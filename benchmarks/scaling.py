@@ -3,7 +3,7 @@
     python benchmarks/scaling.py DIR [--factors 1 4 16] [--images N] [--depth all-2]
 
 Every factor gets a folder of its own with so many variations of every image (a little cropped, lighter or darker,
-saved anew as JPEG: no two files are copies). What is done with it is fixed: lite0 is probed, and two trials of one
+saved anew as JPEG: no two files are duplicates). What is done with it is fixed: lite0 is probed, and two trials of one
 epoch run at one freeze depth, with a time limit that is never reached. Memory is that of the driver and all its
 processes without memory maps, see memory.py.
 
@@ -70,14 +70,19 @@ def write_space(path: Path, depth: str) -> None:
     path.write_text(to_toml(space).replace("max_t = 3", "max_t = 1"), "utf-8")
 
 
-def one_fit(folder: Path, root: Path) -> None:
+def measured_fit(folder: Path, root: Path) -> None:
     """A fit of `folder`, stage by stage; prints a line of JSON with the stages and when they began and ended."""
     from autotl.console import Console
-    from autotl.pipeline.fit import Fitting
-    from autotl.pipeline.validate import check
+    from autotl.pipeline.context import make_context
+    from autotl.pipeline.finish import finish
+    from autotl.pipeline.ingest import read_data
+    from autotl.pipeline.probe import make_advice, probe_backbones
+    from autotl.pipeline.search import search
+    from autotl.pipeline.validate import validate
+    from autotl.records import TrialRecord
     from autotl.settings import Budget, FitSettings, Resources
     from autotl.storage import rundir
-    from autotl.tune.runner import RaySession
+    from autotl.tune.session import RaySession
 
     stages: dict[str, tuple[float, float]] = {}
 
@@ -89,22 +94,25 @@ def one_fit(folder: Path, root: Path) -> None:
 
     settings = FitSettings(folder, Budget(TIMEOUT, 2), search_space=str(root / "space.toml"), backbones=(BACKBONE,))
     with stage("check"):
-        checked = check(settings)
-    fitting = Fitting(settings, checked, rundir.create(root / "run"), Console(quiet=True), time.time())
+        inputs = validate(settings)
+    run = rundir.create(root / "run")
+    context = make_context(settings, inputs, run, Console(quiet=True), time.time())
+    probes: list[TrialRecord] = []
+    trials: list[TrialRecord] = []
     with RaySession(Resources()) as ray:
         with stage("decode, embed"):
-            ground = fitting.read_data()
+            data = read_data(context)
         with stage("probe"):
-            probed = fitting.probe_backbones(ground, keep=True)
+            probed = probe_backbones(context, data, probes.append)
         with stage("advise"):
-            advice = fitting.put_together(ground, probed)
+            advice = make_advice(context, data, probed)
         with stage("wait for Ray"):
             slots = ray.wait()
         with stage("search"):
-            fitting.search(ground, probed, advice, slots)
+            search(context, data, probed, advice, slots, probes, trials.append)
         with stage("test"):
-            fitting.close(ground, advice)
-    statuses = [str(record.status) for record in fitting.records if record.origin != "probe"]
+            finish(context, data, advice, [*probes, *trials], interrupted=False)
+    statuses = [str(trial.status) for trial in trials]
     print(json.dumps({"stages": stages, "embedding": probed[0].prepared.seconds, "trials": statuses}))
 
 
@@ -112,7 +120,7 @@ def measure(folder: Path, depth: str) -> dict[str, Any]:
     """Seconds and peak bytes of every stage of a fit in a process of its own, with an empty cache."""
     with tempfile.TemporaryDirectory() as temporary:
         write_space(Path(temporary, "space.toml"), depth)
-        command = [sys.executable, __file__, str(folder), "--one", temporary]
+        command = [sys.executable, __file__, str(folder), "--measured", temporary]
         environment = os_environment(AUTOTL_CACHE_DIR=f"{temporary}/cache")
         begun = time.perf_counter()
         with (
@@ -123,11 +131,11 @@ def measure(folder: Path, depth: str) -> dict[str, Any]:
         seconds = time.perf_counter() - begun
     if process.returncode:
         raise SystemExit(f"the fit of {folder} ended with {process.returncode}")
-    told = json.loads(printed.splitlines()[-1])
-    if set(told["trials"]) != {"completed"}:
-        raise SystemExit(f"not both trials came to their end: {told['trials']}")
-    rows = {name: (end - begin, watch.peak(begin, end)) for name, (begin, end) in told["stages"].items()}
-    rows["of which embedding"] = told["embedding"], 0
+    measured = json.loads(printed.splitlines()[-1])
+    if set(measured["trials"]) != {"completed"}:
+        raise SystemExit(f"not both trials came to their end: {measured['trials']}")
+    rows = {name: (end - begin, watch.peak(begin, end)) for name, (begin, end) in measured["stages"].items()}
+    rows["of which embedding"] = measured["embedding"], 0
     rows["in all"] = seconds, watch.peak()
     return rows
 
@@ -168,10 +176,10 @@ def main() -> None:
     parser.add_argument("--factors", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--images", type=int, help="so many images of DIR, drawn with a seed")
     parser.add_argument("--depth", default="all-2", help="freeze depth of the trials")
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.one is not None:
-        one_fit(chosen.folder, chosen.one)
+    if chosen.measured is not None:
+        measured_fit(chosen.folder, chosen.measured)
     else:
         scaling(chosen.folder, chosen.factors, chosen.images, chosen.depth)
 

@@ -28,10 +28,10 @@ from autotl.compute.memory import keep_freed_memory
 from autotl.data.augment import recipe_named
 from autotl.data.decode import IMAGE_SUFFIXES
 from autotl.data.pixels import PixelStore, build_store
-from autotl.frozen.activations import BATCH, ImageSource
+from autotl.frozen.activations import BATCH, ImageLoader
 from autotl.frozen.engines import Forward, torch_forward
 from autotl.frozen.openvino import OpenVinoModel
-from autotl.frozen.prepare import Prepared, prepare
+from autotl.frozen.prepare import PreparedBackbone, prepare
 from autotl.models.backbone import Backbone, create, preprocessing_of
 from autotl.models.catalog import find_entry
 from autotl.models.partition import divide
@@ -85,7 +85,7 @@ def frozen(folder: Path, n_images: int) -> None:
             )
 
         prepared = embed(decode())  # converts the model, which is kept, and leaves files and pages warm for all
-        ways = {name: (round(speed), f"{100 * error:.2f} %") for name, (speed, error) in prepared.engines.items()}
+        ways = {name: (round(speed), f"{100 * error:.2f}%") for name, (speed, error) in prepared.engines.items()}
         print(f"engines, images/s one batch at a time and error: {ways}; chosen: {prepared.engine}")
         decoding, embedding, bare = [], [], []
         for _ in range(ROUNDS):  # in turn, the fastest of each: other programs slow all of them down
@@ -102,10 +102,10 @@ def frozen(folder: Path, n_images: int) -> None:
     print(f"timm and a DataLoader {plain:.0f} images/s: autotl is {whole / plain:.1f} times as fast")
 
 
-def _bare_seconds(prepared: Prepared, store: PixelStore, n_images: int) -> float:
+def _bare_seconds(prepared: PreparedBackbone, store: PixelStore, n_images: int) -> float:
     """Seconds for `n_images` of the chosen engine on batches that lie ready, in as many one-core streams as `embed`."""
     model = load_pretrained(prepared.entry, locate(prepared.entry)).eval().to(memory_format=torch.channels_last)
-    source = ImageSource(store.open(), replace(preprocessing_of(model), store_size=store.size), CPU, seed=0)
+    loader = ImageLoader(store.open(), replace(preprocessing_of(model), store_size=store.size), CPU, seed=0)
     engine, _, precision = prepared.engine.partition("-")
     if engine == "openvino":
         assert prepared.converted is not None
@@ -113,7 +113,7 @@ def _bare_seconds(prepared: Prepared, store: PixelStore, n_images: int) -> float
         forward: Forward = OpenVinoModel(prepared.converted, "output", calls=streams, threads=streams)
     else:
         forward = torch_forward(model, CPU, "bf16" if precision == "bf16" else "fp32")
-    ready = [source.batch(np.arange(BATCH) % store.n_images, None, 0) for _ in range(local_cpus())]
+    ready = [loader.batch(np.arange(BATCH) % store.n_images, None, 0) for _ in range(local_cpus())]
     batches = [ready[number % len(ready)] for number in range(math.ceil(n_images / BATCH))]
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(local_cpus(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -166,21 +166,21 @@ def training() -> None:
         backbone = create(BACKBONE, 10, state)
     backbone.model.to(memory_format=torch.channels_last)
     pixels = np.random.default_rng(0).integers(0, 256, (PLAIN_BATCH, 256, 256, 3), dtype=np.uint8)
-    source = ImageSource(pixels, preprocessing_of(backbone.model), CPU, seed=0)
+    loader = ImageLoader(pixels, preprocessing_of(backbone.model), CPU, seed=0)
     rows = np.arange(PLAIN_BATCH)
     print("depth   cached  live prefix  ratio   images/s on one core, bfloat16, batch of 32")
     for depth in range(4, backbone.n_stages):
-        cached, live = _training_speeds(backbone, depth, source, rows)
+        cached, live = _training_speeds(backbone, depth, loader, rows)
         print(f"{depth:5d} {cached:8.0f} {live:12.0f} {cached / live:6.1f}")
 
 
-def _training_speeds(backbone: Backbone, depth: int, source: ImageSource, rows: np.ndarray) -> tuple[float, float]:
+def _training_speeds(backbone: Backbone, depth: int, loader: ImageLoader, rows: np.ndarray) -> tuple[float, float]:
     targets = torch.zeros(PLAIN_BATCH, dtype=torch.long)
-    split = divide(backbone, depth, source.batch(rows[:2], None, 0))
+    partition = divide(backbone, depth, loader.batch(rows[:2], None, 0))
     backbone.freeze(depth)
     backbone.train_mode(keep_statistics=True)
     with torch.inference_mode():
-        stored = split.prefix(source.batch(rows, None, 0)).to(torch.bfloat16)
+        stored = partition.prefix(loader.batch(rows, None, 0)).to(torch.bfloat16)
     stored = stored.clone().contiguous(memory_format=torch.channels_last)
 
     def step(forward: Callable[[], torch.Tensor]) -> None:
@@ -190,8 +190,8 @@ def _training_speeds(backbone: Backbone, depth: int, source: ImageSource, rows: 
         backbone.model.zero_grad()
 
     views = iter(range(10**6))
-    cached = best_seconds(lambda: step(lambda: split.suffix(stored)))
-    live = best_seconds(lambda: step(lambda: backbone.model(source.batch(rows, recipe_named("light"), next(views)))))
+    cached = best_seconds(lambda: step(lambda: partition.suffix(stored)))
+    live = best_seconds(lambda: step(lambda: backbone.model(loader.batch(rows, recipe_named("light"), next(views)))))
     return PLAIN_BATCH / cached, PLAIN_BATCH / live
 
 

@@ -26,8 +26,8 @@ def main() -> None:
     print(advice)
 
     print(f"\nScenario {advice.scenario.number} of 4: {advice.strategy}")
-    for one in advice.backbones:
-        print(f"{one.name}: {one.metric} of a linear probe {one.probe_score:.3f}")
+    for backbone in advice.backbones:
+        print(f"{backbone.name}: {backbone.metric} of a linear probe {backbone.probe_score:.3f}")
     print("A search would start from:")
     for point in advice.start_points:
         frozen = (

@@ -3,7 +3,7 @@
     python examples/own_search_space.py photos --timeout 10m
 
 The file can as well be written by hand: `autotl spaces copy default mine.toml`, edit, `autotl fit photos --space
-mine.toml`. Everything that is wrong in it is told before the fit begins.
+mine.toml`. Everything that is wrong in it is reported before the fit begins.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ SHAPES = {"circle": (220, 40, 40), "square": (40, 60, 220), "triangle": (40, 200
 
 
 def _draw(kind: str, generator: np.random.Generator, side: int = 48) -> Image.Image:
-    """A shape of its class's colour, anywhere on a noisy gray ground."""
+    """A shape of its class's colour, anywhere on a noisy grey background."""
     image = Image.fromarray(generator.integers(100, 156, (side, side, 3), dtype=np.uint8))
     pen = ImageDraw.Draw(image)
     size = int(generator.integers(side // 3, side // 2))

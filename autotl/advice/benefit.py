@@ -9,7 +9,7 @@ before half of their schedule have no asymptote, and decide nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ class Benefit:
         asymptote: means of the scores of the last epochs; of the last that both have, where the verdict is undecided.
         standard_error: of both asymptotes, as of a proportion of the validation images: the last epochs see the same
             images, so their mean is hardly more certain than one. NaN where the metric is not accuracy.
-        difference: of the asymptotes, with its 95 % interval.
+        difference: of the asymptotes, with its 95% interval.
         verdict: whether that interval lies above 0, holds it, or lies below; "undecided" where fewer than half of the
             planned epochs are common to both.
         tried: trials from which each curve was picked by the validation images, pretrained and scratch.
@@ -107,7 +107,7 @@ def compare_curves(
         n_images: validation images.
         backbone: its name in configs.
         planned: epochs for which the learning rates were scheduled.
-        half_width: of the 95 % interval of one score, where the metric is not accuracy (whose interval follows from
+        half_width: of the 95% interval of one score, where the metric is not accuracy (whose interval follows from
             `n_images`); it is taken for both curves.
         tried: trials from which each curve was picked, pretrained and scratch.
         failure: what ended a curve early, if it was not the time.
@@ -159,7 +159,7 @@ def _both(values: Any) -> Both:
 
 
 def _difference(pretrained: float, scratch: float, metric: str, n_images: int, half_width: float) -> Estimate:
-    """Difference of two scores with its 95 % interval, from the intervals of both, squared and added.
+    """Difference of two scores with its 95% interval, from the intervals of both, squared and added.
 
     Newcombe's hybrid score interval (doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I). Both
     scores are of the same images and tend to rise and fall together, so the interval is rather too wide.
@@ -184,72 +184,78 @@ def _verdict(difference: Estimate) -> Verdict:
 # -- in words ----------------------------------------------------------------------------------------------------
 
 
-def _sentences(one: Benefit, failure: str) -> tuple[str, ...]:
-    undecided = one.verdict == "undecided"
-    verdict = _say_undecided(one, failure) if undecided else _say_verdict(one)
-    choice = (_say_choice(one),) if one.tried[0] > 1 else ()
-    cut = (_say_cut(one),) if one.epochs < one.planned and not undecided else ()
-    return _say_start(one), _say_slope(one), _say_asymptote(one), verdict, *choice, *cut
+def _sentences(benefit: Benefit, failure: str) -> tuple[str, ...]:
+    undecided = benefit.verdict == "undecided"
+    verdict = _undecided_sentence(benefit, failure) if undecided else _verdict_sentence(benefit)
+    choice = (_choice_sentence(benefit),) if benefit.tried[0] > 1 else ()
+    early_end = (_early_end_sentence(benefit),) if benefit.epochs < benefit.planned and not undecided else ()
+    return (
+        _start_sentence(benefit),
+        _slope_sentence(benefit),
+        _asymptote_sentence(benefit),
+        verdict,
+        *choice,
+        *early_end,
+    )
 
 
-def _say_start(one: Benefit) -> str:
-    pretrained, scratch = score_text(one.start.pretrained, one.metric), score_text(one.start.scratch, one.metric)
-    probe = score_text(one.pretrained[0], one.metric)
-    by = difference_text(one.start.difference, one.metric)
+def _start_sentence(benefit: Benefit) -> str:
+    pretrained, scratch = _texts(benefit.start, benefit.metric, score_text)
+    probe = score_text(benefit.pretrained[0], benefit.metric)
+    by = difference_text(benefit.start.difference, benefit.metric)
     return f"Start: {pretrained} after one epoch against {scratch} from scratch, {by} (linear probe {probe})."
 
 
-def _say_slope(one: Benefit) -> str:
-    pretrained, scratch = (difference_text(value, one.metric) for value in (one.slope.pretrained, one.slope.scratch))
-    lead = difference_text(one.lead, one.metric)
-    half = _first_half(one.epochs)
+def _slope_sentence(benefit: Benefit) -> str:
+    pretrained, scratch = _texts(benefit.slope, benefit.metric, difference_text)
+    lead = difference_text(benefit.lead, benefit.metric)
+    half = _first_half(benefit.epochs)
     return (
         f"Slope: {pretrained} an epoch over the first {_epochs_text(half)} against {scratch} from scratch, which "
         f"begins at chance; mean distance of the curves {lead}."
     )
 
 
-def _say_asymptote(one: Benefit) -> str:
-    pretrained, scratch = (score_text(value, one.metric) for value in (one.asymptote.pretrained, one.asymptote.scratch))
-    if one.metric == "accuracy":
-        pretrained, scratch = (
-            f"{text} (standard error {100 * error:.1f})"
-            for text, error in zip((pretrained, scratch), asdict(one.standard_error).values(), strict=True)
-        )
-    limits = sorted((one.difference.low, one.difference.high), reverse=one.metric == "log_loss")
-    low, high = (difference_text(limit, one.metric).split()[0] for limit in limits)
-    by = difference_text(one.difference.value, one.metric)
-    return f"{_name_last(one)}: {pretrained} against {scratch} from scratch, {by} (95 % interval {low} to {high})."
+def _asymptote_sentence(benefit: Benefit) -> str:
+    pretrained, scratch = _texts(benefit.asymptote, benefit.metric, score_text)
+    if benefit.metric == "accuracy":
+        pretrained += f" (standard error {100 * benefit.standard_error.pretrained:.1f})"
+        scratch += f" (standard error {100 * benefit.standard_error.scratch:.1f})"
+    limits = sorted((benefit.difference.low, benefit.difference.high), reverse=benefit.metric == "log_loss")
+    low, high = (difference_text(limit, benefit.metric).split()[0] for limit in limits)
+    by = difference_text(benefit.difference.value, benefit.metric)
+    common = f"Last {_epochs_text(_last_epochs(benefit.epochs), 'common ')}"
+    what = common if benefit.verdict == "undecided" else "Asymptote"
+    return f"{what}: {pretrained} against {scratch} from scratch, {by} (95% interval {low} to {high})."
 
 
-def _name_last(one: Benefit) -> str:
-    common = f"Last {_epochs_text(_last_epochs(one.epochs), 'common ')}"
-    return common if one.verdict == "undecided" else "Asymptote"
+def _texts(pair: Both, metric: str, in_words: Callable[[float, str], str]) -> tuple[str, str]:
+    return in_words(pair.pretrained, metric), in_words(pair.scratch, metric)
 
 
 def _epochs_text(count: int, kind: str = "") -> str:
     return f"{kind}epoch" if count == 1 else f"{count} {kind}epochs"
 
 
-def _say_verdict(one: Benefit) -> str:
-    if one.verdict == "positive transfer":
+def _verdict_sentence(benefit: Benefit) -> str:
+    if benefit.verdict == "positive transfer":
         return "Positive transfer: pretrained weights end higher than random ones, beyond the interval."
-    if one.verdict == "negative transfer":
+    if benefit.verdict == "negative transfer":
         return "Negative transfer: pretrained weights end lower than random ones, beyond the interval: they do harm."
-    sooner = ", though they get there sooner" if one.lead > 0 and one.start.difference > 0 else ""
+    sooner = ", though they get there sooner" if benefit.lead > 0 and benefit.start.difference > 0 else ""
     return f"No measurable benefit: where pretrained weights end differs from random ones within the interval{sooner}."
 
 
-def _say_undecided(one: Benefit, failure: str) -> str:
+def _undecided_sentence(benefit: Benefit, failure: str) -> str:
     remedy = failure or "more time is needed (`timeout`)"
     return (
-        f"Undecided: both curves have only {one.epochs} of {one.planned} epochs in common, too few for a verdict, as "
-        f"training from scratch is slow at first; {remedy}."
+        f"Undecided: both curves have only {benefit.epochs} of {benefit.planned} epochs in common, too few for a "
+        f"verdict, as training from scratch is slow at first; {remedy}."
     )
 
 
-def _say_choice(one: Benefit) -> str:
-    pretrained, scratch = one.tried
+def _choice_sentence(benefit: Benefit) -> str:
+    pretrained, scratch = benefit.tried
     rivals = "was one" if scratch == 1 else f"were {scratch}"
     return (
         "The terms favour pretrained weights: their settings were searched, and their curve was picked from "
@@ -257,8 +263,8 @@ def _say_choice(one: Benefit) -> str:
     )
 
 
-def _say_cut(one: Benefit) -> str:
+def _early_end_sentence(benefit: Benefit) -> str:
     return (
-        f"Compared after {one.epochs} of {one.planned} epochs, all that both have: the learning rates had not yet "
-        "fallen to zero."
+        f"Compared after {benefit.epochs} of {benefit.planned} epochs, all that both have: the learning rates had not "
+        "yet fallen to zero."
     )

@@ -30,7 +30,7 @@ class BackboneEvidence:
     """One backbone on this data.
 
     Attributes:
-        name: in configs; timm's full name, or that after `RUN/` for an own source.
+        name: in configs; timm's full name, or that after `RUN/` for an earlier run.
         metric: of the scores.
         probe_score, knn_score: what backbones are compared by, larger is better; see `autotl.advice.probes.forecast`.
         probe_metrics: all metrics of the linear probe on the validation images.
@@ -43,7 +43,7 @@ class BackboneEvidence:
         recall: of the linear probe on them, mean over the classes, whatever the metric.
         logme, h_score: of the training images' embeddings, see `autotl.advice.transferability`; None if not computed.
         stage_scores, stage_errors: of a linear probe at every freeze depth with a boundary, and of the embedding at
-            `n_stages`, with standard errors; on a sample of the images; empty where it was not looked so closely.
+            `n_stages`, with standard errors; on a sample of the images; empty before `probe_closely`.
         proposed_depth: the freeze depth that follows from those.
         learning_curve: of the linear probe.
         draws: of `mean_score`, paired with those of other backbones on the same data; not part of the JSON.
@@ -129,7 +129,7 @@ def probe_backbone(
     return evidence, probe
 
 
-def look_closer(
+def probe_closely(
     evidence: BackboneEvidence,
     probe: Probe,
     features: LabelledFeatures,
@@ -154,29 +154,3 @@ def look_closer(
         proposed_depth=profile.proposed_depth,
         learning_curve=curve,
     )
-
-
-def rank(evidence: list[BackboneEvidence]) -> tuple[BackboneEvidence, ...]:
-    """Best first, by the mean of probe and nearest-neighbour score; where that is noise, by ImageNet accuracy.
-
-    The one with the highest score leads. All whose score is within one standard error of the leader's (paired: of the
-    difference on the same validation images) might as well lead; of those the one with the highest ImageNet top-1 is
-    placed, and the others are ranked in the same way. Where top-1 is unknown it moves nobody. That frozen features
-    on one's own data come first, and published accuracy second, is what large comparisons found (arXiv 2503.18528).
-    """
-    left = sorted(evidence, key=lambda one: (-one.mean_score, -one.top1))
-    ranked = []
-    while left:
-        leader = left[0]
-        tied = [one for one in left if one.top1 > leader.top1 > 0 and is_within_noise(leader, one)]
-        ranked.append(max(tied, key=lambda one: one.top1, default=leader))
-        left = [one for one in left if one is not ranked[-1]]
-    return tuple(ranked)
-
-
-def is_within_noise(leader: BackboneEvidence, other: BackboneEvidence) -> bool:
-    """Whether `leader` is better than `other` by no more than the standard error of the difference."""
-    noise = 0.0
-    if leader.draws is not None and other.draws is not None:
-        noise = standard_error(leader.draws - other.draws)
-    return leader.mean_score - other.mean_score <= noise

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from autotl.advice.advisor import Advice, depth_of
+from autotl.advice.advisor import Advice
+from autotl.advice.start_points import depth_of
 from autotl.advice.wording import difference_text, score_text
 from autotl.records import TrialRecord
 
@@ -44,8 +45,8 @@ class Hindsight:
             extraction.
         difference: score of the winner minus that of the advice; None if no trial followed it. The winner is the best
             of many on these images, so the difference is on the bright side; an average may score below the best trial.
-        within_interval: whether the score of the advice lies within the 95 % interval of the winner's.
-        text: in a sentence.
+        within_interval: whether the score of the advice lies within the 95% interval of the winner's.
+        text: all of it in a sentence.
     """
 
     advised: Choice
@@ -60,7 +61,7 @@ class Hindsight:
         return asdict(self)
 
 
-def look_back(advice: Advice, records: Sequence[TrialRecord], card: ModelCard) -> Hindsight:
+def compare_with_winner(advice: Advice, records: Sequence[TrialRecord], card: ModelCard) -> Hindsight:
     """Compare the advice with the run's model.
 
     A trial follows the advice if it trains the backbone that is ranked first, from pretrained weights, at the freeze
@@ -74,15 +75,15 @@ def look_back(advice: Advice, records: Sequence[TrialRecord], card: ModelCard) -
     """
     best = advice.backbones[0]
     depth = advised_depth(advice)
-    scores = [one.score for one in records if one.score is not None and _follows(one.config, best.name, depth)]
+    scores = [trial.score for trial in records if trial.score is not None and _follows(trial.config, best.name, depth)]
     score = max(scores, default=None)
     advised = Choice(_strategy(depth, best.n_stages), depth, best.n_stages, best.name, score)
     name = card.config["backbone"]  # `card.backbone` is timm's name, which the model of an earlier run may have, too
-    n_stages = next(one.n_stages for one in advice.backbones if one.name == name)
+    n_stages = next(backbone.n_stages for backbone in advice.backbones if backbone.name == name)
     winner = Choice(_strategy(card.freeze_depth, n_stages), card.freeze_depth, n_stages, name, card.score)
     difference = None if score is None else card.score - score
     within = score is not None and score >= card.least_score
-    text = _say(advised, winner, _kind(card), card.metric, len(scores), within=within)
+    text = _sentence(advised, winner, _kind(card), card.metric, len(scores), within=within)
     return Hindsight(advised, winner, len(scores), difference, within, text)
 
 
@@ -108,10 +109,10 @@ def _kind(card: ModelCard) -> str:
     """What the strategy does not say of the run's model: that it is the linear probe, or an average."""
     if card.trial_id.startswith("probe-"):
         return " by the linear probe"
-    return ", averaged with its equals" if "soup" in card.provenance else ""
+    return ", averaged with its near-ties" if "average" in card.provenance else ""
 
 
-def _say(advised: Choice, winner: Choice, kind: str, metric: str, followed: int, *, within: bool) -> str:
+def _sentence(advised: Choice, winner: Choice, kind: str, metric: str, followed: int, *, within: bool) -> str:
     same_backbone = advised.backbone == winner.backbone
     of = "" if same_backbone else f" with {winner.backbone}"
     assert winner.score is not None

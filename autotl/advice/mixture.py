@@ -1,4 +1,4 @@
-"""The distance of a set to the nearest mixture of a source's photographs: one-sided, unbiased, with a bootstrap.
+"""The distance of a set to the nearest mixture of a reference set's rows: one-sided, unbiased, with a bootstrap.
 
 It is the squared maximum mean discrepancy (MMD, Gretton et al. 2012, jmlr.org/papers/v13/gretton12a)
 
@@ -87,7 +87,7 @@ def mixture_mmd(x: Rows, z: Rows, squared_bandwidth: float) -> float:
 
     Args:
         x: the set, shape (n, dimensions), n >= 2.
-        z: the source, shape (m, dimensions).
+        z: the reference set, shape (m, dimensions).
         squared_bandwidth: of the kernel.
     """
     own, cross = rbf(x, x, squared_bandwidth), rbf(x, z, squared_bandwidth)

@@ -24,11 +24,11 @@ FOLDS = 5
 FOLDED_IMAGES = 700
 """Up to so many labelled images all of them are forecast in turn: the validation images alone are too few to rank by.
 
-With 8 validation images every backbone is right on all; with 120 the standard error of an accuracy of 90 % is 2.7
+With 8 validation images every backbone is right on all; with 120 the standard error of an accuracy of 90% is 2.7
 points, several times the difference between neighbours in the ranking.
 """
 HELPS_FROM = 2.0
-"""More data is said to help from so many standard errors on: about one false alarm in forty."""
+"""More data counts as helpful from so many standard errors on: about one false alarm in forty."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +144,7 @@ def forecast(features: LabelledFeatures, probe: Probe, *, balanced: bool) -> For
         balanced: as for `fit_probe`.
     """
     parts = features.rounds()
-    neighbours = [knn_probabilities(one.train, one.train_labels, one.val, one.n_classes) for one in parts]
+    neighbours = [knn_probabilities(part.train, part.train_labels, part.val, part.n_classes) for part in parts]
     heads = _heads(parts, probe, balanced=balanced)
     return Forecasts(_forecasts(parts, heads), np.concatenate(neighbours), _labels(parts))
 
@@ -153,15 +153,15 @@ def _heads(parts: list[LabelledFeatures], probe: Probe, *, balanced: bool) -> li
     """A probe for each round: `probe` itself, which is fitted on the training split, or one as strong."""
     if len(parts) == 1:
         return [probe]
-    return [fit_head(one.train, one.train_labels, probe.strength, balanced=balanced) for one in parts]
+    return [fit_head(part.train, part.train_labels, probe.strength, balanced=balanced) for part in parts]
 
 
 def _forecasts(parts: list[LabelledFeatures], heads: list[Probe]) -> Features:
-    return np.concatenate([head.probabilities(one.val) for one, head in zip(parts, heads, strict=True)])
+    return np.concatenate([head.probabilities(part.val) for part, head in zip(parts, heads, strict=True)])
 
 
 def _labels(parts: list[LabelledFeatures]) -> NDArray[np.int64]:
-    return np.concatenate([one.val_labels for one in parts])
+    return np.concatenate([part.val_labels for part in parts])
 
 
 def score_draws(probabilities: Features, labels: NDArray[np.int64], metric: str) -> Draws:
@@ -201,7 +201,7 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
         balanced: as for `fit_probe`.
     """
     parts = features.rounds()
-    labels, orders = _labels(parts), [stratified_order(one.train_labels, 0) for one in parts]
+    labels, orders = _labels(parts), [stratified_order(part.train_labels, 0) for part in parts]
     whole = min(map(len, orders))
     sizes = sorted({max(features.n_classes, round(fraction * whole)) for fraction in CURVE_FRACTIONS} | {whole})
     if len(sizes) < 2:
@@ -209,8 +209,8 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
     draws, scores = [], []
     for size in sizes:
         heads = [
-            fit_head(one.train[order[:size]], one.train_labels[order[:size]], strength, balanced=balanced)
-            for one, order in zip(parts, orders, strict=True)
+            fit_head(part.train[order[:size]], part.train_labels[order[:size]], strength, balanced=balanced)
+            for part, order in zip(parts, orders, strict=True)
         ]
         probabilities = _forecasts(parts, heads)
         draws.append(score_draws(probabilities, labels, metric))
@@ -218,7 +218,7 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
     return LearningCurve(
         n_images=tuple(sizes),
         scores=tuple(scores),
-        errors=tuple(standard_error(one) for one in draws),
+        errors=tuple(standard_error(of_size) for of_size in draws),
         gain=scores[-1] - scores[-2],
         gain_error=standard_error(draws[-1] - draws[-2]),
     )
@@ -239,12 +239,14 @@ def stage_profile(
         balanced: as for `fit_probe`.
     """
     scores, errors = {}, {}
-    for depth, one in sorted(stages.items()):
+    for depth, stage in sorted(stages.items()):
         if depth == max(stages):
-            probe = fit_head(one.train, one.train_labels, strength, balanced=balanced)
+            probe = fit_head(stage.train, stage.train_labels, strength, balanced=balanced)
         else:
-            probe = fit_probe(one.train, one.train_labels, one.val, one.val_labels, one.n_classes, balanced=balanced)
-        parts = one.rounds()
+            probe = fit_probe(
+                stage.train, stage.train_labels, stage.val, stage.val_labels, stage.n_classes, balanced=balanced
+            )
+        parts = stage.rounds()
         probabilities, labels = _forecasts(parts, _heads(parts, probe, balanced=balanced)), _labels(parts)
         scores[depth] = score(metric, probabilities, labels)
         # Where all images are recognised the draws have no spread: one image is the least that counts.
@@ -256,10 +258,10 @@ def propose_depth(scores: Mapping[int, float], errors: Mapping[int, float]) -> i
     """The freeze depth that a profile of probe scores proposes.
 
     Up to the stage where a probe is best, pretrained features grow more useful for this data: they are worth keeping.
-    After it they grow more specific to the source: those stages are worth training. Scores are noisy and neighbouring
-    stages close, so of all stages within one standard error of the best the deepest is taken (the one-standard-error
-    rule of Breiman et al., 1984, with the most frozen as the simplest model). Where that is the last, no stage is too
-    specific; whether training some gains anything, probes of frozen features cannot tell.
+    After it they grow more specific to the data they were pretrained on: those stages are worth training. Scores are
+    noisy and neighbouring stages close, so of all stages within one standard error of the best the deepest is taken
+    (the one-standard-error rule of Breiman et al., 1984, with the most frozen as the simplest model). Where that is the
+    last, no stage is too specific; whether training some gains anything, probes of frozen features cannot tell.
 
     Args:
         scores: larger is better, by freeze depth; at least one. NaN is no score; if all are, nothing is proposed.

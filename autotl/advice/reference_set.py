@@ -1,4 +1,4 @@
-"""The yardstick: embeddings of photographs of the source data, in a file; one ships with the package."""
+"""The reference set: embeddings of the photographs that data is measured against. One ships with the package."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ from autotl.errors import Problem, SettingsError
 from autotl.storage.rundir import write_atomically
 
 SHIPPED = "imagenet1k-lite0.npz"
-KEYS = ("source", "backbone", "embeddings", "names", "squared_bandwidth")
+KEYS = ("name", "backbone", "embeddings", "class_names", "squared_bandwidth")
 MIN_PHOTOGRAPHS = 20
-"""Fewer photographs do not make a source."""
+"""Fewer photographs do not make a reference set."""
 SAME = 2.0**-20
 """Squared distance of rows that are the same: half precision moves a row of length 1 by up to 2^-11, two by 2^-10."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Yardstick:
+class ReferenceSet:
     """What similarity is measured against.
 
     Attributes:
-        source: the data it stands for, such as "ImageNet-1k".
+        name: of the data it stands for, such as "ImageNet-1k".
         backbone: timm's name of the model that made the embeddings; NAME=PATH if its weights came from a local file.
         embeddings: rows of length 1, float32, shape (photographs, dimensions).
-        names: of the photographs' classes, one a row.
+        class_names: of the photographs, one for each row.
         squared_bandwidth: of the RBF kernel: the median squared distance between two of the rows.
         weights_sha256: of the run's model that made the embeddings; "" where pretrained weights did.
         file_sha256: of the file of weights in `backbone`; "" without one.
     """
 
-    source: str
+    name: str
     backbone: str
     embeddings: NDArray[np.float32]
-    names: tuple[str, ...]
+    class_names: tuple[str, ...]
     squared_bandwidth: float
     weights_sha256: str = ""
     file_sha256: str = ""
 
 
-def make_yardstick(source: str, backbone: str, embeddings: NDArray[np.float32], names: tuple[str, ...]) -> Yardstick:
-    """A yardstick from raw embeddings, shape (photographs, dimensions); rows are scaled to length 1.
+def make_reference_set(
+    name: str, backbone: str, embeddings: NDArray[np.float32], class_names: tuple[str, ...]
+) -> ReferenceSet:
+    """A reference set from raw embeddings, shape (photographs, dimensions); rows are scaled to length 1.
 
     Raises:
         ValueError: if half of the pairs of rows are the same, or more: nothing can be measured with that.
@@ -57,7 +59,7 @@ def make_yardstick(source: str, backbone: str, embeddings: NDArray[np.float32], 
     median = _median_squared_distance(rows)
     if not median > SAME:  # or NaN
         raise ValueError("half of the pairs of images, or more, look the same to the model")
-    return Yardstick(source, backbone, rows, names, median)
+    return ReferenceSet(name, backbone, rows, class_names, median)
 
 
 def _median_squared_distance(rows: NDArray[np.float32]) -> float:
@@ -66,27 +68,28 @@ def _median_squared_distance(rows: NDArray[np.float32]) -> float:
     return float(np.median(squared_distances(rows, rows)[np.triu_indices(len(rows), k=1)]))
 
 
-def save_yardstick(yardstick: Yardstick, path: Path) -> None:
-    """Write a yardstick as npz without pickles, whole or not at all; embeddings in half precision."""
+def save_reference_set(reference: ReferenceSet, path: Path) -> None:
+    """Write a reference set as npz without pickles, whole or not at all; embeddings in half precision."""
     content = io.BytesIO()
     np.savez_compressed(
         content,
-        source=np.array(yardstick.source),
-        backbone=np.array(yardstick.backbone),
-        embeddings=yardstick.embeddings.astype(np.float16),
-        names=np.array(yardstick.names),
-        squared_bandwidth=np.array(yardstick.squared_bandwidth),
-        weights_sha256=np.array(yardstick.weights_sha256),
-        file_sha256=np.array(yardstick.file_sha256),
+        name=np.array(reference.name),
+        backbone=np.array(reference.backbone),
+        embeddings=reference.embeddings.astype(np.float16),
+        class_names=np.array(reference.class_names),
+        squared_bandwidth=np.array(reference.squared_bandwidth),
+        weights_sha256=np.array(reference.weights_sha256),
+        file_sha256=np.array(reference.file_sha256),
     )
     write_atomically(path, content.getvalue())
 
 
-def load_yardstick(path: Path | None = None) -> Yardstick:
-    """The yardstick at `path`, or the one shipped with the package.
+def load_reference_set(path: Path | None = None) -> ReferenceSet:
+    """The reference set at `path`, or the one shipped with the package.
 
     Raises:
-        SettingsError: if the file is missing, damaged, or no yardstick; if its backbone's file of weights has changed.
+        SettingsError: if the file is missing, damaged, or no reference set, or if its backbone's file of weights has
+            changed.
     """
     path = path or Path(__file__).with_name(SHIPPED)
     if not path.is_file():
@@ -101,46 +104,46 @@ def load_yardstick(path: Path | None = None) -> Yardstick:
     found = _what_is_wrong(read)
     if found:
         raise SettingsError([_problem(path, found)])
-    yardstick = Yardstick(
-        source=str(read["source"]),
+    reference = ReferenceSet(
+        name=str(read["name"]),
         backbone=str(read["backbone"]),
         embeddings=read["embeddings"].astype(np.float32),
-        names=tuple(str(name) for name in read["names"]),
+        class_names=tuple(str(name) for name in read["class_names"]),
         squared_bandwidth=float(read["squared_bandwidth"]),
         **checksums,
     )
-    _check_weights(yardstick, path)
-    return yardstick
+    _check_weights(reference, path)
+    return reference
 
 
-def _check_weights(yardstick: Yardstick, path: Path) -> None:
+def _check_weights(reference: ReferenceSet, path: Path) -> None:
     """Whether the file of weights is the one that made the embeddings; with others they measure nothing.
 
     Raises:
         SettingsError: if it is another one.
     """
-    if not yardstick.file_sha256:
+    if not reference.file_sha256:
         return
     from autotl.models.weights import file_sha256
 
-    weights = yardstick.backbone.partition("=")[2]
+    weights = reference.backbone.partition("=")[2]
     try:
-        if file_sha256(Path(weights)) == yardstick.file_sha256:
+        if file_sha256(Path(weights)) == reference.file_sha256:
             return
     except OSError:
-        return  # told by whoever looks for the backbone
+        return  # reported where the backbone is looked up
     found = f"{weights} holds other weights now than those that made it"
-    remedy = "put those weights back, or build the yardstick again"
-    raise SettingsError([Problem("settings", f"yardstick {path}", found, remedy=remedy)])
+    remedy = "put those weights back, or build the reference set again"
+    raise SettingsError([Problem("settings", f"reference {path}", found, remedy=remedy)])
 
 
 def _problem(path: Path, found: str) -> Problem:
-    return Problem("settings", f"yardstick {path}", found, "a file written by `autotl yardstick build`")
+    return Problem("settings", f"reference {path}", found, "a file written by `autotl reference build`")
 
 
 def _what_is_wrong(read: dict[str, NDArray[np.generic]]) -> str:
     """With the arrays of a file; "" when nothing is."""
-    embeddings, names, bandwidth = read["embeddings"], read["names"], read["squared_bandwidth"]
+    embeddings, names, bandwidth = read["embeddings"], read["class_names"], read["squared_bandwidth"]
     if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or bandwidth.ndim or bandwidth.dtype.kind != "f":
         return "holds no table of embeddings with a bandwidth"
     if len(embeddings) < MIN_PHOTOGRAPHS or names.shape != embeddings.shape[:1]:

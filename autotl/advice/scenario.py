@@ -16,11 +16,11 @@ LARGE_PER_CLASS = 100
 """A set is large from this many images on, if its median class has so many. Both are assumptions: no set of the table
 in benchmarks/table is large."""
 
-ROOM = 0.1
-ROOM_PER_CLASS = 40
-"""Small and similar data: the last stages are trained where frozen features leave room for it.
+HEADROOM = 0.1
+HEADROOM_PER_CLASS = 40
+"""Small and similar data: the last stages are trained where frozen features leave headroom for it.
 
-That is where the linear probe of the best backbone misses at least the share `ROOM` of a class, on average over the
+That is where the linear probe of the best backbone misses at least the share `HEADROOM` of a class, on average over the
 classes (a probe that names the largest class always is right on most images), and the median class has so many images.
 The share has the lowest regret of those tried, see benchmarks/table; there 20 images a class
 are too few, and 60 enough.
@@ -90,14 +90,16 @@ def choose_scenario(large: bool, similar: bool) -> Scenario:
     return SCENARIOS[number - 1]
 
 
-def choose_strategy(scenario: Scenario, images_per_class: float, recall: float, least_room: float = ROOM) -> Strategy:
-    """The scenario's strategy, or that of training the last stages where frozen features leave room for it.
+def choose_strategy(
+    scenario: Scenario, images_per_class: float, recall: float, least_headroom: float = HEADROOM
+) -> Strategy:
+    """The scenario's strategy, or that of training the last stages where frozen features leave headroom for it.
 
     Args:
         scenario: from size and similarity.
         images_per_class: of the median class.
         recall: of the best backbone's linear probe, mean over the classes, on images that it was not fitted on.
-        least_room: share of a class that is missed on average, from which frozen features do not serve well enough.
+        least_headroom: share of a class that is missed on average, from which frozen features do not serve well enough.
     """
-    room = recall <= 1 - least_room and images_per_class >= ROOM_PER_CLASS
-    return "freeze the first stages, train the rest" if scenario.number == 1 and room else scenario.strategy
+    headroom = recall <= 1 - least_headroom and images_per_class >= HEADROOM_PER_CLASS
+    return "freeze the first stages, train the rest" if scenario.number == 1 and headroom else scenario.strategy

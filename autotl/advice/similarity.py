@@ -1,12 +1,12 @@
-"""How far a set of images is from the source data, with its interval, and which of the source's classes are nearest.
+"""How far a set of images is from a reference set, with an interval, and which of its classes are nearest.
 
 Two questions decide, both one-sided: a set of only ants and bees is narrow, but ImageNet covers it.
 
-- Is the set *distributed* like a mixture of the source's photographs? The squared MMD to the nearest mixture says so.
-  It sees sets that are crowded where few photographs are, but not sets that are widely spread where none are: in
-  these, hardly any two images are alike, and the mean over the kernel is small wherever they lie.
+- Is the set *distributed* like a mixture of the reference set's photographs? The squared MMD to the nearest mixture
+  says so. It sees sets that are crowded where few photographs are, but not sets that are widely spread where none
+  are: in these, hardly any two images are alike, and the mean over the kernel is small wherever they lie.
 - Does each *image* lie where photographs are? Deep nearest neighbours (Sun et al., arXiv 2204.06507) say so: the share
-  of images whose nearest photograph is as near as that of 95 % of the photographs themselves. It sees widely spread
+  of images whose nearest photograph is as near as that of 95% of the photographs themselves. It sees widely spread
   sets, but not those of little texture, which always lie near something.
 
 `similarity` is the lower of the two on one scale from 0 to 1, and data is similar above 0.5.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from autotl.advice.distances import Matrix, Rows, energy_distance, frechet_distance, kernel_distance, rbf
 from autotl.advice.mixture import bootstrap_distances, distance_to, nearest_mixture
-from autotl.advice.reference_set import Yardstick
+from autotl.advice.reference_set import ReferenceSet
 from autotl.train.probe import unit
 
 FAR = 0.075
@@ -30,9 +30,9 @@ FAR = 0.075
 satellite tiles (0.10) on the other. An independent sample of ImageNet has 0.001, handwritten digits 0.44. Following the
 advice has the lowest regret with any threshold between these two, see benchmarks/table."""
 FAR_IS_OF = ("ImageNet-1k", "tf_efficientnet_lite0.in1k")
-"""Source and backbone that the threshold was found with."""
+"""Reference set and backbone that the threshold was found with."""
 EXPECTED_COVER = 0.95
-"""Share of the source's own photographs that count as covered, by definition."""
+"""Share of the reference set's own photographs that count as covered, by definition."""
 MAX_IMAGES = 1000
 """More images than this are sampled: the distance no longer changes."""
 DRAWS = 400
@@ -51,23 +51,25 @@ class Similarity:
     """The distances and what they mean.
 
     Attributes:
-        distance: squared MMD to the nearest mixture; about 0 for the source's own data, 0.45 for digits on black.
+        distance: squared MMD to the nearest mixture; about 0 for the reference set's own data, 0.45 for white
+            digits on black.
         similarity: from 0 to 1; 0.5 where the distance is `threshold`, or where half as many images are covered as
-            of the source's own.
+            of the reference set's own.
         threshold: from this distance on the data counts as dissimilar.
         frechet: Fréchet distance of the embeddings scaled to length 1.
         n_images: of the set that were used.
-        source, backbone: of the yardstick.
-        covered: share of the images that lie as near to a photograph as 95 % of the photographs to another.
-        distance_interval, similarity_interval: 95 %, by the bootstrap over images; None for fewer than
+        reference, backbone: name of the reference set, and what made it.
+        covered: share of the images that lie as near to a photograph as 95% of the photographs to another.
+        distance_interval, similarity_interval: 95%, by the bootstrap over images; None for fewer than
             `MIN_FOR_INTERVAL` images.
         probability: share of the bootstrap's draws in which the data counts as similar; None as for the intervals.
         spread: standard deviation of the distance over subsamples of `SUBSAMPLE` images; None if there are fewer than
             twice as many.
         kid: Kernel Inception distance of the embeddings, scaled so that the mean square of their entries is 1.
         energy: energy distance of the embeddings scaled to length 1.
-        nearest: for each class of the set, the source's classes that are nearest, the nearest first.
-        learned: whether the backbone learned from the source; not where it is as pretrained elsewhere.
+        nearest: for each class of the set, the reference set's classes that are nearest, the nearest first.
+        learned: whether the backbone was trained on the data of the reference set; False where that is an earlier run's
+            and its model is a linear probe, whose backbone is still as pretrained.
     """
 
     distance: float
@@ -75,7 +77,7 @@ class Similarity:
     threshold: float
     frechet: float
     n_images: int
-    source: str
+    reference: str
     backbone: str
     covered: float = 1.0
     distance_interval: Interval | None = None
@@ -99,7 +101,7 @@ class Similarity:
 
     @property
     def similar(self) -> bool:
-        """Whether the data counts as similar to the source."""
+        """Whether the data counts as similar to the reference set."""
         return self.similarity > 0.5
 
     @property
@@ -110,30 +112,30 @@ class Similarity:
 
 
 def measure_similarity(
-    embeddings: Rows, yardstick: Yardstick, classes: NDArray[np.str_] | None = None, seed: int = 0
+    embeddings: Rows, reference: ReferenceSet, classes: NDArray[np.str_] | None = None, seed: int = 0
 ) -> Similarity:
-    """Distances between a set and a yardstick.
+    """Distances between a set and a reference set.
 
     Args:
-        embeddings: of the set by the yardstick's backbone, shape (images, dimensions), at least 2 images.
-        yardstick: the source.
+        embeddings: of the set by the reference set's backbone, shape (images, dimensions), at least 2 images.
+        reference: what the set is measured against.
         classes: the name of each image's class, shape (images,); None leaves `nearest` empty.
         seed: of the sample that is taken of more than `MAX_IMAGES` images, of the bootstrap and the subsamples.
 
     Raises:
         ValueError: if there are fewer than 2 images or the dimensions differ.
     """
-    if len(embeddings) < 2 or embeddings.shape[1] != yardstick.embeddings.shape[1]:
-        raise ValueError(f"need 2 images or more of {yardstick.embeddings.shape[1]} dimensions, not {embeddings.shape}")
+    if len(embeddings) < 2 or embeddings.shape[1] != reference.embeddings.shape[1]:
+        raise ValueError(f"need 2 images or more of {reference.embeddings.shape[1]} dimensions, not {embeddings.shape}")
     generator = np.random.default_rng(seed)
-    nearest = {} if classes is None else nearest_classes(unit(embeddings), classes, yardstick)
+    nearest = {} if classes is None else nearest_classes(unit(embeddings), classes, reference)
     if len(embeddings) > MAX_IMAGES:
         embeddings = embeddings[generator.choice(len(embeddings), MAX_IMAGES, replace=False)]
-    x, z = unit(embeddings), yardstick.embeddings
+    x, z = unit(embeddings), reference.embeddings
     inside = is_covered(x, z)
     parts = _subsamples(len(x), generator)
-    own, cross = rbf(x, x, yardstick.squared_bandwidth), rbf(x, z, yardstick.squared_bandwidth)
-    kernel = rbf(z, z, yardstick.squared_bandwidth)
+    own, cross = rbf(x, x, reference.squared_bandwidth), rbf(x, z, reference.squared_bandwidth)
+    kernel = rbf(z, z, reference.squared_bandwidth)
     weights = nearest_mixture(kernel, np.stack([cross[part].mean(axis=0) for part in parts], axis=1))
     distance, *others = (
         distance_to(weights[:, place], own[np.ix_(part, part)], cross[part], kernel) for place, part in enumerate(parts)
@@ -147,8 +149,8 @@ def measure_similarity(
         threshold=FAR,
         frechet=frechet_distance(x, z),
         n_images=len(x),
-        source=yardstick.source,
-        backbone=yardstick.backbone,
+        reference=reference.name,
+        backbone=reference.backbone,
         covered=covered,
         distance_interval=_interval(draws[0]) if draws else None,
         similarity_interval=_interval(draws[1]) if draws else None,
@@ -161,7 +163,7 @@ def measure_similarity(
 
 
 def to_similarity(distance: float, covered: float = EXPECTED_COVER, threshold: float = FAR) -> float:
-    """The lower of 1 / (1 + (distance / threshold)^2) and the share of covered images relative to the source's own.
+    """The lower of 1 / (1 + (distance / threshold)^2) and the share of covered images over the reference set's.
 
     The first is 1 at distance 0, 0.5 at the threshold, about 0.03 for handwritten digits.
     """
@@ -185,20 +187,20 @@ def is_covered(x: Rows, z: Rows) -> NDArray[np.bool_]:
     return inside
 
 
-def nearest_classes(x: Rows, classes: NDArray[np.str_], yardstick: Yardstick) -> dict[str, tuple[str, ...]]:
-    """For each class, the yardstick's `NEAREST` classes with the largest mean kernel between images and photographs.
+def nearest_classes(x: Rows, classes: NDArray[np.str_], reference: ReferenceSet) -> dict[str, tuple[str, ...]]:
+    """For each class, the `NEAREST` reference classes with the largest mean kernel between images and photographs.
 
-    Of a class with more than `IMAGES_A_CLASS` images, so many are looked at, evenly spaced.
+    Of a class with more than `IMAGES_A_CLASS` images, so many are used, evenly spaced.
     """
-    names, place_of = np.unique(np.array(yardstick.names), return_inverse=True)
+    names, place_of = np.unique(np.array(reference.class_names), return_inverse=True)
     photographs = np.bincount(place_of)
     nearest = {}
-    for one in np.unique(classes):
-        rows = np.flatnonzero(classes == one)
+    for class_name in np.unique(classes):
+        rows = np.flatnonzero(classes == class_name)
         some = rows[np.linspace(0, len(rows) - 1, min(len(rows), IMAGES_A_CLASS)).astype(np.int64)]
-        affinity = rbf(x[some], yardstick.embeddings, yardstick.squared_bandwidth).mean(axis=0)
+        affinity = rbf(x[some], reference.embeddings, reference.squared_bandwidth).mean(axis=0)
         of_class = np.bincount(place_of, weights=affinity) / photographs
-        nearest[str(one)] = tuple(str(names[place]) for place in np.argsort(-of_class, kind="stable")[:NEAREST])
+        nearest[str(class_name)] = tuple(str(names[place]) for place in np.argsort(-of_class, kind="stable")[:NEAREST])
     return nearest
 
 

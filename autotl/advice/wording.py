@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def score_text(score: float, metric: str) -> str:
-    """`98.0 %`; a log loss, whose score is negated, as it is: `0.1200`."""
-    return f"{-score:.4f}" if metric == "log_loss" else f"{100 * score:.1f} %"
+    """`98.0%`; a log loss, whose score is negated, as it is: `0.1200`."""
+    return f"{-score:.4f}" if metric == "log_loss" else f"{100 * score:.1f}%"
 
 
 def difference_text(difference: float, metric: str) -> str:

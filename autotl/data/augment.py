@@ -20,7 +20,7 @@ class Recipe:
         flip: probability of a left-right flip.
         rotate: largest rotation in degrees.
         jitter: largest relative change of brightness, contrast and saturation.
-        erase: probability that a rectangle of 5 to 20 % of the area is blanked (arXiv 1708.04896).
+        erase: probability that a rectangle of 5 to 20% of the area is blanked (arXiv 1708.04896).
     """
 
     name: str

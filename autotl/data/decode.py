@@ -64,7 +64,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode(source: Path | bytes, size: int) -> tuple[NDArray[np.uint8], str]:
-    """Decode an image, upright, scaled so that its short side is `size`, and cut to the central square.
+    """Decode an image, upright, scaled so that its short side is `size`, and cropped to the central square.
 
     Args:
         source: a file, or the bytes of one.

@@ -27,7 +27,7 @@ class PixelStore:
     """Square RGB images, uint8, in a file that processes share through the page cache.
 
     Attributes:
-        path: the file of pixels; `path` + ".json" tells its shape.
+        path: the file of pixels; `path` + ".json" holds its shape.
         n_images, size: it holds (n_images, size, size, 3) bytes.
     """
 
@@ -166,7 +166,7 @@ def open_store(path: Path) -> PixelStore:
     """The store written at `path`.
 
     Raises:
-        RunFolderError: if the file that tells its shape is missing.
+        RunFolderError: if the file that holds its shape is missing.
     """
     shape = read_json(_shape_file(path))
     return PixelStore(path, int(shape["n_images"]), int(shape["size"]))

@@ -37,7 +37,7 @@ def _all_are_there(rows: NDArray[np.int64]) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImageSource:
+class ImageLoader:
     """Decoded images and how a backbone wants them.
 
     Attributes:
@@ -86,7 +86,7 @@ def batches(rows: NDArray[np.int64], size: int = BATCH) -> Iterator[NDArray[np.i
 
 def embed(
     forward: Forward,
-    source: ImageSource,
+    loader: ImageLoader,
     rows: NDArray[np.int64],
     on_progress: Callable[[int], None] = lambda done: None,
     workers: int = 1,
@@ -100,12 +100,12 @@ def embed(
     def staged(batch: torch.Tensor) -> tuple[torch.Tensor, StageFeatures]:
         return forward(batch), {}
 
-    return embed_stages(staged, source, rows, rows[:0], on_progress, workers)[0]
+    return embed_stages(staged, loader, rows, rows[:0], on_progress, workers)[0]
 
 
 def embed_stages(
     forward: StagedForward,
-    source: ImageSource,
+    loader: ImageLoader,
     rows: NDArray[np.int64],
     stage_rows: NDArray[np.int64],
     on_progress: Callable[[int], None] = lambda done: None,
@@ -119,7 +119,7 @@ def embed_stages(
     """
 
     def outputs_of(chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
-        output, stages = forward(source.batch(chosen, None, 0))
+        output, stages = forward(loader.batch(chosen, None, 0))
         wanted = np.isin(chosen, stage_rows)
         kept = {depth: _plain(tensor)[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
         return _plain(output), kept
@@ -127,8 +127,8 @@ def embed_stages(
     outputs: NDArray[np.float32] | None = None
     averages: dict[int, list[NDArray[np.float32]]] = {}
     done = 0
-    with _one_core_each(workers if source.device.type == "cpu" else 1) as pool:
-        for output, kept in pool.map(outputs_of, batches(rows, frozen_batch(source.device))):
+    with _one_core_each(workers if loader.device.type == "cpu" else 1) as pool:
+        for output, kept in pool.map(outputs_of, batches(rows, frozen_batch(loader.device))):
             if outputs is None:  # in place: parts that are joined at the end take the memory twice
                 outputs = np.empty((len(rows), output.shape[1]), dtype=np.float32)
             outputs[done : done + len(output)] = output

@@ -1,7 +1,7 @@
 """The frozen forward pass: several ways to run a model that does not train, and the choice of the fastest exact one.
 
 Nothing is assumed about the machine: every way is timed on the user's own images and compared with float32 on torch.
-One whose outputs differ by more than `TOLERANCE` is not used, however fast (bfloat16 is off by 3 to 4 % on
+One whose outputs differ by more than `TOLERANCE` is not used, however fast (bfloat16 is off by 3 to 4% on
 EfficientNet-Lite0's embeddings). OpenVINO is an optional package (`pip install autotl[cpu]`); converting a model takes
 seconds, so it is done only where the images to come are worth it, and kept in the cache.
 """
@@ -25,7 +25,7 @@ from autotl.compute.memory import give_back_memory
 from autotl.frozen.openvino import OpenVinoModel, conversion_key, convert, has_openvino
 from autotl.frozen.stages import StagedForward, StageTaps, output_alone
 from autotl.models.backbone import Backbone
-from autotl.models.partition import Split, boundaries
+from autotl.models.partition import Partition, boundaries
 from autotl.storage.cache import DiskCache
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -89,8 +89,8 @@ def choose(
         Measured(name, forward, len(batch) / best[name], float((outputs[name] - reference).norm() / norm))
         for name, forward in candidates
     )
-    exact = [one for one in measured if one.error <= TOLERANCE]
-    return max(exact, key=lambda one: one.images_per_second), measured
+    exact = [engine for engine in measured if engine.error <= TOLERANCE]
+    return max(exact, key=lambda engine: engine.images_per_second), measured
 
 
 def _timed(forward: Forward, batch: torch.Tensor, clock: Clock) -> tuple[torch.Tensor, float]:
@@ -111,7 +111,7 @@ def fastest_embedding(
 ) -> tuple[Measured, tuple[Measured, ...], Path | None, StagedForward]:
     """The fastest exact way from images to embeddings on this machine.
 
-    Every way is timed as it will be used, with the averages at the stages' boundaries (2 % of the time on
+    Every way is timed as it will be used, with the averages at the stages' boundaries (2% of the time on
     EfficientNet-Lite0). Exactness is that of the embeddings.
 
     Args:
@@ -124,8 +124,8 @@ def fastest_embedding(
         cache: where a converted model is kept.
 
     Returns:
-        The chosen one, all that were measured, the converted model where there is one, and the chosen one with what
-        it says of the stages.
+        The chosen one, all that were measured, the converted model where there is one, and the chosen one as a
+        function that also gives the stages' features.
     """
     taps = StageTaps(backbone.model, boundaries(backbone, batch[:2]))
     staged: dict[str, StagedForward] = dict(_torch_candidates(taps, batch.device, precision))
@@ -164,7 +164,7 @@ def _try_compiled(
     number_format: Any = chosen.name.removeprefix("torch-")
     staged[name] = torch_forward(torch.compile(taps, dynamic=True, backend=COMPILER), batch.device, number_format)
     try:
-        faster, again = choose([(one, output_alone(staged[one])) for one in (chosen.name, name)], batch)
+        faster, again = choose([(tried, output_alone(staged[tried])) for tried in (chosen.name, name)], batch)
     except Exception as error:  # a compiler that is missing, or does not know an operation
         warnings.warn(f"torch.compile does not take this backbone: {error}", stacklevel=2)
         return chosen, measured
@@ -172,20 +172,20 @@ def _try_compiled(
 
 
 def fastest_prefix(
-    split: Split, batch: torch.Tensor, precision: Precision, converted: Path | None, threads: int
+    partition: Partition, batch: torch.Tensor, precision: Precision, converted: Path | None, threads: int
 ) -> Measured:
-    """The fastest exact way from images to the boundary of a division."""
-    candidates = _torch_candidates(split.prefix, batch.device, precision)
+    """The fastest exact way from images to the boundary of a partition."""
+    candidates = _torch_candidates(partition.prefix, batch.device, precision)
     if converted is not None and batch.device.type == "cpu" and has_openvino():
         # Not every depth has a boundary there, and the cache may have let the file go.
         with suppress(KeyError, OSError, zipfile.BadZipFile):
-            candidates.append(("openvino-fp32", OpenVinoModel(converted, f"depth-{split.depth}", threads=threads)))
+            candidates.append(("openvino-fp32", OpenVinoModel(converted, f"depth-{partition.depth}", threads=threads)))
     return choose(candidates, batch)[0]
 
 
-def fastest_between(split: Split, deeper: Split, tensors: torch.Tensor, precision: Precision) -> Measured:
+def fastest_between(partition: Partition, deeper: Partition, tensors: torch.Tensor, precision: Precision) -> Measured:
     """The fastest exact way from one boundary to a deeper one."""
-    return choose(_torch_candidates(partial(split.between, deeper), tensors.device, precision), tensors)[0]
+    return choose(_torch_candidates(partial(partition.between, deeper), tensors.device, precision), tensors)[0]
 
 
 def _torch_candidates(
@@ -196,7 +196,7 @@ def _torch_candidates(
         formats.append("fp16")  # as fast as bfloat16 there, and eight times as exact
     if precision == "bf16":
         formats.append("bf16")
-    return [(f"torch-{one}", torch_forward(function, device, one)) for one in formats]
+    return [(f"torch-{number}", torch_forward(function, device, number)) for number in formats]
 
 
 def torch_forward(

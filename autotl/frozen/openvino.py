@@ -20,7 +20,7 @@ import torch
 
 from autotl.frozen.stages import StageFeatures, pooled
 from autotl.models.backbone import Backbone
-from autotl.models.partition import DoesNotDivide, Split, divide
+from autotl.models.partition import DoesNotDivide, Partition, divide
 from autotl.models.weights import TimmModel
 from autotl.storage.cache import DiskCache
 
@@ -33,20 +33,20 @@ def has_openvino() -> bool:
 class _Stages(torch.nn.Module):
     """A model as a function to the input of every stage's boundary, from depth 1 on, their means, and its output."""
 
-    def __init__(self, model: TimmModel, splits: Sequence[Split | None]) -> None:
+    def __init__(self, model: TimmModel, partitions: Sequence[Partition | None]) -> None:
         super().__init__()
         self.model = model
-        self._splits = [split for split in splits if split is not None]
+        self._partitions = [partition for partition in partitions if partition is not None]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         reached: dict[int, torch.Tensor] = {}
-        handles = [split.observe(partial(reached.setdefault, split.depth)) for split in self._splits]
+        handles = [partition.observe(partial(reached.setdefault, partition.depth)) for partition in self._partitions]
         try:
             output = self.model(x)
         finally:
             for handle in handles:
                 handle.remove()
-        maps = [reached[split.depth] for split in self._splits]
+        maps = [reached[partition.depth] for partition in self._partitions]
         return (*maps, *map(pooled, maps), output)
 
 
@@ -73,7 +73,7 @@ def convert(backbone: Backbone, example: torch.Tensor, cache: DiskCache, key: di
     existing = cache.get(key)
     if existing is not None:
         return existing
-    splits = [_divided(backbone, depth, example[:2]) for depth in range(1, backbone.n_stages)]
+    partitions = [_divided(backbone, depth, example[:2]) for depth in range(1, backbone.n_stages)]
 
     def build(path: Path) -> bool:
         import openvino
@@ -82,13 +82,13 @@ def convert(backbone: Backbone, example: torch.Tensor, cache: DiskCache, key: di
             warnings.simplefilter("ignore")  # tracing warns of every Python number
             try:
                 model = openvino.convert_model(
-                    _Stages(backbone.model, splits).eval(), example_input=example.contiguous()
+                    _Stages(backbone.model, partitions).eval(), example_input=example.contiguous()
                 )
             except Exception as error:  # it raises its own, torch's and plain RuntimeErrors for what it cannot convert
                 if KeyboardInterrupt.__name__ in str(error):  # Ctrl-C in one of its callbacks, as its own exception
                     raise KeyboardInterrupt from error
                 return False
-        depths = [split.depth for split in splits if split is not None]
+        depths = [partition.depth for partition in partitions if partition is not None]
         names = [*(f"depth-{depth}" for depth in depths), *(f"pooled-{depth}" for depth in depths), "output"]
         for output, name in zip(model.outputs, names, strict=True):
             output.get_tensor().set_names({name})
@@ -104,7 +104,7 @@ def convert(backbone: Backbone, example: torch.Tensor, cache: DiskCache, key: di
     return cache.get_or_build(key, size, build)
 
 
-def _divided(backbone: Backbone, depth: int, example: torch.Tensor) -> Split | None:
+def _divided(backbone: Backbone, depth: int, example: torch.Tensor) -> Partition | None:
     try:
         return divide(backbone, depth, example)
     except DoesNotDivide:
@@ -112,7 +112,7 @@ def _divided(backbone: Backbone, depth: int, example: torch.Tensor) -> Split | N
 
 
 class OpenVinoModel:
-    """A converted backbone, cut off at one of its outputs; every thread that calls it has a request of its own.
+    """A converted backbone that ends at one of its outputs; every thread that calls it has a request of its own.
 
     Args:
         path: written by `convert`.
@@ -135,8 +135,8 @@ class OpenVinoModel:
         found = ports[output]
         averages = {name: port.node for name, port in ports.items() if stages and name.startswith("pooled-")}
         self._depths = [int(name.removeprefix("pooled-")) for name in averages]
-        cut = openvino.Model([found.node, *averages.values()], model.get_parameters(), "frozen")
-        steps = PrePostProcessor(cut)
+        frozen = openvino.Model([found.node, *averages.values()], model.get_parameters(), "frozen")
+        steps = PrePostProcessor(frozen)
         steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # as torch's channels_last lies in memory
         steps.input().model().set_layout(openvino.Layout("NCHW"))
         self._maps = found.get_partial_shape().rank.get_length() == 4

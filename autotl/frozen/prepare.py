@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autotl.compute.device import Precision, pick_device
 from autotl.compute.memory import give_back_memory
 from autotl.data.pixels import Decoding, PixelStore
-from autotl.frozen.activations import ImageSource, embed_stages, frozen_batch
+from autotl.frozen.activations import ImageLoader, embed_stages, frozen_batch
 from autotl.frozen.engines import fastest_embedding
 from autotl.frozen.stages import StagedForward
 from autotl.models.backbone import preprocessing_of, wrap
@@ -23,11 +23,11 @@ from autotl.models.weights import file_sha256, load_pretrained, locate, save_sta
 from autotl.storage.cache import DiskCache
 
 TIMED_BATCHES = 4
-"""Batches a worker that tell how long embedding takes: with fewer, workers that are done wait for the last one."""
+"""Batches a worker that embedding is timed on: with fewer, workers that are done wait for the last one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class PreparedBackbone:
     """A backbone with its weights on disk and the embeddings of some images.
 
     Attributes:
@@ -86,7 +86,7 @@ def prepare(
     on_progress: Callable[[int], None],
     stage_rows: NDArray[np.int64] | None = None,
     decoding: Decoding | None = None,
-) -> Prepared:
+) -> PreparedBackbone:
     """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
 
     The embedding is done the fastest exact way there is, see `autotl.frozen.engines`. `passes` says how often the
@@ -103,9 +103,9 @@ def prepare(
     preprocessing = replace(preprocessing_of(model), store_size=store.size)
     device = pick_device()
     model.to(device, memory_format=torch.channels_last)
-    source = ImageSource(store.open(), preprocessing, device, seed=0)
+    loader = ImageLoader(store.open(), preprocessing, device, seed=0)
     if decoding is not None:
-        source = replace(source, wait=decoding.wait)
+        loader = replace(loader, wait=decoding.wait)
     sha256 = file_sha256(state)
     backbone = wrap(entry.timm_name, model)
     threads = torch.get_num_threads()
@@ -113,7 +113,7 @@ def prepare(
     try:
         engine, engines, converted, staged = fastest_embedding(
             backbone,
-            source.batch(rows[: frozen_batch(device)], None, 0),
+            loader.batch(rows[: frozen_batch(device)], None, 0),
             precision,
             weights_sha256=sha256,
             n_images=passes * len(rows),
@@ -125,15 +125,15 @@ def prepare(
     give_back_memory()  # measuring and converting take several times what embedding does
     stage_rows = rows[:0] if stage_rows is None else np.sort(stage_rows)
     timing = EmbeddingTime(decoding)
-    embeddings, stage_features = embed_stages(staged, source, rows, stage_rows, timing.watched(on_progress), workers)
-    seconds = timing.seconds(staged, source, rows, workers)
-    return Prepared(
+    embeddings, stage_features = embed_stages(staged, loader, rows, stage_rows, timing.watched(on_progress), workers)
+    seconds = timing.seconds(staged, loader, rows, workers)
+    return PreparedBackbone(
         entry=entry,
         state=state,
         weights_sha256=sha256,
         converted=converted,
         engine=engine.name,
-        engines={one.name: (one.images_per_second, one.error) for one in engines},
+        engines={measured.name: (measured.images_per_second, measured.error) for measured in engines},
         rows=rows,
         embeddings=embeddings,
         stage_rows=stage_rows,
@@ -147,7 +147,7 @@ def prepare(
 class EmbeddingTime:
     """How long embedding takes by itself: costs of trials are predicted from that, and decoding takes cores from it.
 
-    The clock runs from when no image is decoded any more. Where that leaves too few to tell, some are embedded again.
+    The clock starts when the last image is decoded. Where that leaves too few to measure, some are embedded again.
 
     Args:
         decoding: what may still go on; the clock runs at once without.
@@ -170,14 +170,14 @@ class EmbeddingTime:
 
         return watch
 
-    def seconds(self, staged: StagedForward, source: ImageSource, rows: NDArray[np.int64], workers: int) -> float:
+    def seconds(self, staged: StagedForward, loader: ImageLoader, rows: NDArray[np.int64], workers: int) -> float:
         """Seconds for all `rows`, which were just embedded; arguments are those of `embed_stages`."""
         ended = time.perf_counter()
-        sample = rows[: TIMED_BATCHES * workers * frozen_batch(source.device)]
+        sample = rows[: TIMED_BATCHES * workers * frozen_batch(loader.device)]
         timed = len(rows) - self._done
         if self._decoding is not None and (self._beside or timed < len(sample)):
             self._decoding.wait(np.arange(self._decoding.store.n_images))
             timed, self._begun = len(sample), time.perf_counter()
-            embed_stages(staged, source, sample, sample[:0], workers=workers)
+            embed_stages(staged, loader, sample, sample[:0], workers=workers)
             ended = time.perf_counter()
         return (ended - self._begun) * len(rows) / timed

@@ -20,7 +20,7 @@ def pooled(z: torch.Tensor) -> torch.Tensor:
     """The mean over places of a boundary tensor: float32, shape (n, channels).
 
     Feature maps have shape (n, channels, side, side), or (n, side, side, channels) where the model keeps its channels
-    last (Swin); inputs are square, which tells the two apart. Tokens have shape (n, tokens, channels). Anything else
+    last (Swin); inputs are square, which distinguishes the two. Tokens have shape (n, tokens, channels). Anything else
     is flattened.
     """
     if z.ndim == 4:
@@ -62,5 +62,5 @@ class StageTaps:
 
 
 def output_alone(staged: StagedForward) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The same forward pass, at the same cost, without what it says of the stages."""
+    """The same forward pass, at the same cost, without the stages' features."""
     return lambda batch: staged(batch)[0]

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from autotl.compute.device import Precision, to_device
 from autotl.compute.memory import give_back_memory
 from autotl.data.augment import Recipe
-from autotl.frozen.activations import CachedView, ImageSource, batches, frozen_batch, view_bytes, write_view
+from autotl.frozen.activations import CachedView, ImageLoader, batches, frozen_batch, view_bytes, write_view
 from autotl.frozen.engines import Forward, fastest_between, fastest_prefix
 from autotl.models.backbone import Backbone
-from autotl.models.partition import DoesNotDivide, Split, divide
+from autotl.models.partition import DoesNotDivide, Partition, divide
 from autotl.storage.cache import DiskCache
 from autotl.storage.rundir import fingerprint
 
@@ -57,8 +57,8 @@ class Views:
     Args:
         settings: what they are made with.
         backbone: on its device.
-        split: its division at the freeze depth.
-        source: the images.
+        partition: the backbone, divided at the freeze depth.
+        loader: of the images.
         is_late: says that the time is up; a view that is being computed is then given up.
     """
 
@@ -66,25 +66,25 @@ class Views:
         self,
         settings: ViewSettings,
         backbone: Backbone,
-        split: Split,
-        source: ImageSource,
+        partition: Partition,
+        loader: ImageLoader,
         is_late: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._backbone = backbone
-        self._split = split
-        self._source = source
+        self._partition = partition
+        self._loader = loader
         self._is_late = is_late
         self._cache = settings.cache
         self._forwards: dict[int, Forward] = {}
 
     def size(self, rows: Rows) -> int:
         """Bytes of a view of `rows`."""
-        return view_bytes(self._split.shape, len(rows))
+        return view_bytes(self._partition.shape, len(rows))
 
     def is_cached(self, rows: Rows, recipe: Recipe | None, number: int) -> bool:
         """Whether a view need not be computed."""
-        return self._cache.get(self._key(self._split.depth, rows, recipe, number)) is not None
+        return self._cache.get(self._key(self._partition.depth, rows, recipe, number)) is not None
 
     def get(self, rows: Rows, recipe: Recipe | None, number: int, wait: float) -> CachedView | None:
         """A view, computed first if need be.
@@ -101,16 +101,16 @@ class Views:
         Raises:
             filelock.Timeout: if the other trial did not finish in time.
         """
-        key = self._key(self._split.depth, rows, recipe, number)
+        key = self._key(self._partition.depth, rows, recipe, number)
 
         def build(path: Path) -> bool:
             shallower = self._shallower(key) or self._base(key, rows, recipe, wait)
             if shallower is None:
-                return self._write(path, self._split, self._from_images(self._split, key, rows, recipe))
-            return self._write(path, self._split, self._from_view(*shallower, rows))
+                return self._write(path, self._partition, self._from_images(self._partition, key, rows, recipe))
+            return self._write(path, self._partition, self._from_view(*shallower, rows))
 
         path = self._cache.get_or_build(key, self.size(rows), build, wait=wait)
-        return None if path is None else CachedView(path, self._split.shape)
+        return None if path is None else CachedView(path, self._partition.shape)
 
     def _key(self, depth: int, rows: Rows, recipe: Recipe | None, number: int) -> dict[str, Any]:
         """All that a view depends on."""
@@ -123,64 +123,64 @@ class Views:
             "view": 0 if recipe is None or recipe.name == "none" else number,
             "data": self._settings.data_fingerprint,
             "rows": fingerprint(rows.tolist()),
-            "preprocessing": self._source.preprocessing.to_json(),
+            "preprocessing": self._loader.preprocessing.to_json(),
         }
 
-    def _shallower(self, key: dict[str, Any]) -> tuple[Split, CachedView] | None:
+    def _shallower(self, key: dict[str, Any]) -> tuple[Partition, CachedView] | None:
         """The deepest cached view below `key`'s depth."""
         for depth in range(key["depth"] - 1, 0, -1):
             path = self._cache.get(key | {"depth": depth})
-            split = self._divided(depth) if path is not None else None
-            if path is not None and split is not None:
-                return split, CachedView(path, split.shape)
+            partition = self._divided(depth) if path is not None else None
+            if path is not None and partition is not None:
+                return partition, CachedView(path, partition.shape)
         return None
 
     def _base(
         self, key: dict[str, Any], rows: Rows, recipe: Recipe | None, wait: float
-    ) -> tuple[Split, CachedView] | None:
+    ) -> tuple[Partition, CachedView] | None:
         """The same view at the base depth, computed from the images; None where `key` is no deeper, or without room."""
         base = self._settings.base_depth
-        split = self._divided(base) if 0 < base < key["depth"] else None
-        if split is None:
+        partition = self._divided(base) if 0 < base < key["depth"] else None
+        if partition is None:
             return None
         path = self._cache.get_or_build(
             key | {"depth": base},
-            view_bytes(split.shape, len(rows)),
-            lambda to: self._write(to, split, self._from_images(split, key, rows, recipe)),
+            view_bytes(partition.shape, len(rows)),
+            lambda to: self._write(to, partition, self._from_images(partition, key, rows, recipe)),
             wait=wait,
         )
-        return None if path is None else (split, CachedView(path, split.shape))
+        return None if path is None else (partition, CachedView(path, partition.shape))
 
-    def _divided(self, depth: int) -> Split | None:
+    def _divided(self, depth: int) -> Partition | None:
         try:
-            return divide(self._backbone, depth, self._source.batch(np.arange(2), None, 0))
+            return divide(self._backbone, depth, self._loader.batch(np.arange(2), None, 0))
         except DoesNotDivide:
             return None
 
-    def _write(self, path: Path, split: Split, tensors: Iterator[torch.Tensor]) -> bool:
-        whole = write_view(path, split.shape, tensors, self._is_late)
+    def _write(self, path: Path, partition: Partition, tensors: Iterator[torch.Tensor]) -> bool:
+        whole = write_view(path, partition.shape, tensors, self._is_late)
         give_back_memory()  # of large maps of the first stages, which training does not need
         return whole
 
     def _from_images(
-        self, split: Split, key: dict[str, Any], rows: Rows, recipe: Recipe | None
+        self, partition: Partition, key: dict[str, Any], rows: Rows, recipe: Recipe | None
     ) -> Iterator[torch.Tensor]:
-        forward, size = self._prefix(split, rows), frozen_batch(self._source.device)
-        return (forward(self._source.batch(chosen, recipe, key["view"])) for chosen in batches(rows, size))
+        forward, size = self._prefix(partition, rows), frozen_batch(self._loader.device)
+        return (forward(self._loader.batch(chosen, recipe, key["view"])) for chosen in batches(rows, size))
 
-    def _from_view(self, split: Split, view: CachedView, rows: Rows) -> Iterator[torch.Tensor]:
-        device = self._source.device
+    def _from_view(self, partition: Partition, view: CachedView, rows: Rows) -> Iterator[torch.Tensor]:
+        device = self._loader.device
         sample = to_device(view.rows(np.arange(min(2, len(rows)))), device).float()
-        between = fastest_between(split, self._split, sample, self._settings.precision)
+        between = fastest_between(partition, self._partition, sample, self._settings.precision)
         places = batches(np.arange(len(rows)), frozen_batch(device))
         return (between.forward(to_device(view.rows(place), device).float()) for place in places)
 
-    def _prefix(self, split: Split, rows: Rows) -> Forward:
+    def _prefix(self, partition: Partition, rows: Rows) -> Forward:
         """The fastest exact way through the frozen stages, measured when it is first needed."""
-        if split.depth not in self._forwards:
-            example = self._source.batch(rows[:8], None, 0)
+        if partition.depth not in self._forwards:
+            example = self._loader.batch(rows[:8], None, 0)
             measured = fastest_prefix(
-                split, example, self._settings.precision, self._settings.converted, self._settings.threads
+                partition, example, self._settings.precision, self._settings.converted, self._settings.threads
             )
-            self._forwards[split.depth] = measured.forward
-        return self._forwards[split.depth]
+            self._forwards[partition.depth] = measured.forward
+        return self._forwards[partition.depth]

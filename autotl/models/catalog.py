@@ -142,6 +142,6 @@ def _unknown(name: str) -> Problem:
     names = [entry.name for entry in load_catalog()]
     near = difflib.get_close_matches(name, [*names, *timm.list_models()], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `autotl backbones list`"
-    if "/" in name:  # such as a choice in the space of a run that had a source
-        hint = f"for the model of an earlier run, name that run as a source (source=RUN, --source RUN); else {hint}"
+    if "/" in name:  # such as a choice in the space of a run that reused another
+        hint = f"for the model of an earlier run, name that run (reuse=RUN, --reuse RUN); else {hint}"
     return Problem("backbone", f"backbones {name!r}", "unknown to autotl's catalog and to timm", "a timm model", hint)

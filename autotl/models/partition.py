@@ -4,7 +4,7 @@ The first module that belongs wholly to the unfrozen part is the *boundary*. The
 boundary and takes its input. The suffix runs the model with every module before the boundary replaced by a stub
 (zeros of the right shape that take no memory) and hands the cached tensor to the boundary. What a model does
 between its modules (adding position embeddings, reshaping) then happens to the zeros and is thrown away, so the
-division needs no knowledge of the architecture. Where it does not hold, `divide` says why.
+partition needs no knowledge of the architecture. Where it does not hold, `divide` says why.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Stub:
     shape: tuple[int, ...]
 
 
-class Split:
+class Partition:
     """A model divided at a freeze depth. Made by `divide`.
 
     Attributes:
@@ -86,7 +86,7 @@ class Split:
 
         return self._boundary.register_forward_pre_hook(look)
 
-    def between(self, deeper: Split, z: torch.Tensor) -> torch.Tensor:
+    def between(self, deeper: Partition, z: torch.Tensor) -> torch.Tensor:
         """The input of a deeper boundary of the same model, from tensors at this one."""
         return _input_of(deeper._boundary, lambda: self.suffix(z))
 
@@ -112,7 +112,7 @@ def _zeros(z: torch.Tensor, shape: tuple[int, ...]) -> Callable[..., torch.Tenso
     return lambda *args, **kwargs: zeros
 
 
-def divide(backbone: Backbone, depth: int, example: torch.Tensor) -> Split:
+def divide(backbone: Backbone, depth: int, example: torch.Tensor) -> Partition:
     """Divide a model below stage `depth` and check that the two parts give what the whole gives.
 
     Args:
@@ -127,12 +127,12 @@ def divide(backbone: Backbone, depth: int, example: torch.Tensor) -> Split:
     model = backbone.model.eval()
     with torch.no_grad():
         boundary, stubs, shape = _trace(backbone, depth, example)
-        split = Split(model, depth, boundary, stubs, shape)
-        whole, joined = model(example), split.suffix(split.prefix(example))
+        partition = Partition(model, depth, boundary, stubs, shape)
+        whole, joined = model(example), partition.suffix(partition.prefix(example))
     difference = float((whole - joined).norm() / whole.norm().clamp_min(1e-12))
     if not difference <= TOLERANCE:
         raise DoesNotDivide(f"the parts differ from the whole by {difference:.1e}")
-    return split
+    return partition
 
 
 def _suffix_modules(backbone: Backbone, depth: int) -> set[str]:

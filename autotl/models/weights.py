@@ -140,7 +140,7 @@ def load_pretrained(entry: BackboneEntry, path: Path) -> TimmModel:
     if entry.weights == "run":
         return _load_run(entry, path)
     try:
-        # timm's own loader, told where the file is: it renames and reshapes what older checkpoints need.
+        # timm's own loader, pointed at the file: it renames and reshapes what older checkpoints need.
         # With all its classes, because timm does not look for missing tensors when it is to leave the classifier out.
         model = timm.create_model(entry.name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
         model.reset_classifier(0)
@@ -164,7 +164,7 @@ def _load_in_order(entry: BackboneEntry, path: Path) -> TimmModel:
 
 
 def _load_run(entry: BackboneEntry, path: Path) -> TimmModel:
-    """The model that an earlier run saved, its classifier taken off; the card beside the weights tells its classes."""
+    """The model that an earlier run saved, its classifier taken off; the card beside the weights names its classes."""
     try:
         card = load_card(path.parent)
         if card.sha256 != entry.sha256:

@@ -1,6 +1,6 @@
-"""The winner averaged with its rivals: a choice among equals is a lottery, their mean is not.
+"""The winner averaged with its near-ties: a choice among them is a lottery, their mean is not.
 
-On a few hundred validation images many trials lie within the 95 % interval of the best, and the best of them is mostly
+On a few hundred validation images many trials lie within the 95% interval of the best, and the best of them is mostly
 the luckiest. All of one backbone's trials start from the same weights, so their weights can be averaged: a model
 "soup" (Wortsman et al., arXiv 2203.05482), with the linear probe they started from as one more ingredient where it is
 as good (arXiv 2109.01903). It costs nothing at prediction time.
@@ -16,18 +16,19 @@ from autotl.records import TrialRecord
 from autotl.storage.finished import Finished, finished_trials
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import ModelCard, load_card, save_model
-from autotl.train.loop import FineTuning, OutOfTime
+from autotl.train.epoch import OutOfTime
+from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask
 
 if TYPE_CHECKING:
     import torch
 
-SOUP = "soup"
+AVERAGE = "average"
 """Trial id of an average, and where its ingredients are named in a card's provenance."""
 
 
 def average_winner(task: TrainingTask, run: RunDir, probe: TrialRecord | None) -> str:
-    """Replace the run's best model by the average of it and its equals, if that is as good on the validation images.
+    """Replace the run's best model by the average of it and its near-ties, if that is as good on the validation images.
 
     Args:
         task: of the run.
@@ -44,40 +45,42 @@ def average_winner(task: TrainingTask, run: RunDir, probe: TrialRecord | None) -
     files = task.backbones.get(winner.config["backbone"])
     if files is None:  # its linear probe is the best model
         return "the backbone of the best model was not searched: there is nothing to average it with"
-    equals = [
-        one for one in finished_trials(run.finished) if one.card.score >= least and _joins(one, winner, files.n_stages)
+    near_ties = [
+        trial
+        for trial in finished_trials(run.finished)
+        if trial.card.score >= least and _joins(trial, winner, files.n_stages)
     ]
     with_start = probe is not None and probe.score is not None and probe.score >= least
-    if len(equals) + with_start < 2:
-        return "no other model is within the 95 % interval of the best"
-    shallowest = min(equals, key=lambda one: one.card.config["freeze_depth"])
+    if len(near_ties) + with_start < 2:
+        return "no other model is within the 95% interval of the best"
+    shallowest = min(near_ties, key=lambda trial: trial.card.config["freeze_depth"])
     try:
         tuning = FineTuning(task, shallowest.card.config)
         start = {name: tensor.clone() for name, tensor in tuning.backbone.model.state_dict().items()}
-        counts = {len(equals), len(equals) // 2}  # of one alone there is no average
+        counts = {len(near_ties), len(near_ties) // 2}  # of one alone there is no average
         for count in sorted((count for count in counts if count and count + with_start >= 2), reverse=True):
-            tuning.backbone.model.load_state_dict(average(start, equals[:count], with_start=with_start))
+            tuning.backbone.model.load_state_dict(average(start, near_ties[:count], with_start=with_start))
             report = tuning.start()
-            card = _card(tuning.card(report, SOUP), equals[:count], probe if with_start else None)
+            card = _card(tuning.card(report, AVERAGE), near_ties[:count], probe if with_start else None)
             if takes_over(card, winner):
                 with run.lock():
                     save_model(run.model, tuning.backbone.model.state_dict(), card)
-                return f"averaged {len(card.provenance[SOUP])} models that are within the 95 % interval of the best"
+                return f"averaged {len(card.provenance[AVERAGE])} models that are within the 95% interval of the best"
     except OutOfTime as error:
         return str(error)
     return "averages of the best models were not as good as the best one"
 
 
-def _joins(one: Finished, winner: ModelCard, n_stages: int) -> bool:
+def _joins(trial: Finished, winner: ModelCard, n_stages: int) -> bool:
     """Whether it trained stages of the winner's backbone; a trial of the head alone is the start once more."""
-    config = one.card.config
+    config = trial.card.config
     return bool(config["backbone"] == winner.config["backbone"] and config["freeze_depth"] < n_stages)
 
 
 def takes_over(card: ModelCard, winner: ModelCard) -> bool:
-    """Whether an average replaces the winner: it is better, or within its 95 % interval with a lower log loss.
+    """Whether an average replaces the winner: it is better, or within its 95% interval with a lower log loss.
 
-    The winner's score is the largest of many and so on the bright side; an average was not picked for its score.
+    The winner's score is the largest of many and so optimistically biased; an average was not picked for its score.
     """
     near = card.score >= winner.least_score
     return card.better_than(winner) or (near and card.log_loss <= winner.log_loss)
@@ -103,4 +106,4 @@ def average(
 
 def _card(card: ModelCard, trials: Sequence[Finished], probe: TrialRecord | None) -> ModelCard:
     names = [trial.card.trial_id for trial in trials] + ([probe.trial_id] if probe else [])
-    return replace(card, epoch=max(trial.card.epoch for trial in trials), provenance=card.provenance | {SOUP: names})
+    return replace(card, epoch=max(trial.card.epoch for trial in trials), provenance=card.provenance | {AVERAGE: names})

@@ -1,82 +1,62 @@
-"""How the time given is divided: which backbones are probed and searched, and how long a trial is."""
+"""All decisions about time: what is probed before the search, how long a trial is, what is kept back for the end."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from autotl.advice.advisor import Advice
 from autotl.advice.evidence import BackboneEvidence
-from autotl.frozen.prepare import Prepared
+from autotl.advice.ranking import choose_searched
+from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.catalog import BackboneEntry
+from autotl.pipeline.earlier_runs import REFERENCE_IMAGES
+from autotl.settings import FitSettings
 from autotl.space.search_space import Config, SearchSpace
 from autotl.tune.pace import Predict
+
+# -- before the search -----------------------------------------------------------------------------------------------
 
 ADVICE_SHARE = 0.2
 """Largest share of a fit's time that may pass before the search begins; later backbones are left out for it."""
 PROBING_SHARE = 0.8
 """The same of the time for the advice alone, before the statements are put together."""
-MARGIN = 0.05
-"""A backbone whose frozen features score so much worse than those of the one ranked first is not searched."""
-MAX_BACKBONES = 3
-FULL_TRIALS_WANTED = 5
-"""Epochs of a trial are set so that every slot has time for about so many full trials."""
-FEWEST, MOST = 4, 20
-"""Epochs of a full trial."""
 
 
-def expected_seconds(entry: BackboneEntry, first: Prepared | None) -> float:
+def probing_seconds(timeout: float, *, searches: bool) -> float:
+    """How long backbones that are not required may be probed, from the beginning of the call.
+
+    Args:
+        timeout: seconds given.
+        searches: whether a search follows the advice.
+    """
+    return (ADVICE_SHARE if searches else PROBING_SHARE) * timeout
+
+
+def expected_seconds(entry: BackboneEntry, first: PreparedBackbone | None) -> float:
     """Time to embed and probe with `entry`, from what the first backbone took and the ratio of their costs."""
     if first is None:
         return 0.0
     return first.seconds * max(entry.gmacs, 1e-3) / max(first.entry.gmacs, 1e-3) * 1.2 + 2.0
 
 
-def chosen_backbones(ranked: Sequence[BackboneEvidence]) -> tuple[tuple[BackboneEvidence, ...], dict[str, str]]:
-    """The backbone ranked first and the next few that are near it; and the others by name, each with the reason."""
-    first, chosen, left_out = ranked[0], [ranked[0]], {}
-    for one in ranked[1:]:
-        behind = first.mean_score - one.mean_score
-        if math.isnan(behind):
-            left_out[one.name] = "there is no score to compare"
-        elif behind > MARGIN:
-            left_out[one.name] = f"its frozen features score {behind:.3f} less than those of {first.name}"
-        elif len(chosen) == MAX_BACKBONES:
-            left_out[one.name] = f"only the first {MAX_BACKBONES} are"
-        else:
-            chosen.append(one)
-    return tuple(chosen), left_out
+# -- the search ------------------------------------------------------------------------------------------------------
+
+FULL_TRIALS_WANTED = 5
+"""Epochs of a trial are set so that every slot has time for about so many full trials."""
+FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
+"""Epochs of a full trial."""
+FEWEST_VIEWS, MOST_VIEWS = 3, 4
+"""Augmented views of the training images that are cached for a frozen prefix.
+
+On hand signs, two cost half a point of accuracy against views that are new in every epoch; so did three at depth 4.
+"""
+VIEWS_SHARE = 0.2
+"""The most views are computed if those of a trial take at most this share of the time."""
 
 
-def without_twins(
-    backbones: tuple[BackboneEvidence, ...], weights: dict[str, str]
-) -> tuple[tuple[BackboneEvidence, ...], dict[str, str]]:
-    """Backbones to search; and those whose weights one of these has as well, with its name.
-
-    The model of an earlier run has the weights of its pretrained backbone where that run's winner is a linear probe.
-
-    Args:
-        backbones: the best first.
-        weights: something that stands for the weights of each, by name.
-    """
-    first = {weights[one.name]: one.name for one in reversed(backbones)}
-    kept = {one.name: first[weights[one.name]] for one in backbones}
-    searched = tuple(one for one in backbones if kept[one.name] == one.name)
-    return searched, {name: keeper for name, keeper in kept.items() if name != keeper}
-
-
-def starts_with(advice: Advice, backbones: tuple[str, ...], twins: dict[str, str]) -> list[Config]:
-    """The start points of the `backbones` that are searched, each once; one of a twin is that of its namesake there."""
-    found: list[Config] = []
-    for point in advice.start_points:
-        same = point | {"backbone": twins.get(point["backbone"], point["backbone"])}
-        if same["backbone"] in backbones and same not in found:
-            found.append(same)
-    return found
-
-
-def epochs(space: SearchSpace, start_points: Sequence[Config], predict: Predict, seconds: float) -> int:
+def plan_epochs(space: SearchSpace, start_points: Sequence[Config], predict: Predict, seconds: float) -> int:
     """Epochs of a full trial: the space's, or as many as leave time for `FULL_TRIALS_WANTED` full trials a slot.
 
     Args:
@@ -92,5 +72,104 @@ def epochs(space: SearchSpace, start_points: Sequence[Config], predict: Predict,
     def typical(n_epochs: int) -> float:
         return median(predict(point, n_epochs, 0) for point in start_points) if start_points else float(n_epochs)
 
-    fitting = [count for count in range(FEWEST, MOST + 1) if typical(count) <= wanted]
-    return max(fitting, default=FEWEST)
+    fitting = [count for count in range(FEWEST_EPOCHS, MOST_EPOCHS + 1) if typical(count) <= wanted]
+    return max(fitting, default=FEWEST_EPOCHS)
+
+
+def plan_views(start_points: Sequence[Config], max_t: int, predict: Predict, seconds: float) -> int:
+    """How many views fit the time.
+
+    Args:
+        start_points: the first stands for the trials to come.
+        max_t: epochs of a full trial.
+        predict: seconds of a trial with `MOST_VIEWS`, see `autotl.tune.pace`.
+        seconds: for the search.
+    """
+    if not start_points:
+        return MOST_VIEWS
+    first = start_points[0]
+    views = predict(first, max_t, 0) - predict(first, max_t, first["freeze_depth"])
+    return MOST_VIEWS if views <= VIEWS_SHARE * seconds else FEWEST_VIEWS
+
+
+# -- after the search ------------------------------------------------------------------------------------------------
+
+PREDICTION_FACTOR = 2.0
+"""The winner predicts in plain torch, up to so many times as slow as the images were embedded."""
+AVERAGING_SECONDS = 2.0
+"""For averaging the best models; validating the averages comes on top."""
+ENDING_SECONDS = 5.0
+"""For ending Ray and loading the winner; the test split and the reference set come on top."""
+REFERENCE_SHARE = 0.05
+"""Of the time, at most, for the run's reference set: fewer images are embedded for it where that is short."""
+SCRATCH_SHARE = 0.2
+"""Of the time, at most, for measuring the benefit of pretraining."""
+SCRATCH_EPOCHS = 2
+"""Unasked, no benefit is measured where fewer would fit: half of `FEWEST_EPOCHS`, and less than half is no verdict."""
+SCRATCH_TRAININGS = 2
+"""From scratch, and the winner again where its curve was timed out or stopped, which is not known before the search."""
+PASSES_PER_EPOCH = 4
+"""An epoch from scratch takes so many times as long as embedding its images did, or longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBack:
+    """Seconds of the time given that the search must leave.
+
+    Attributes:
+        average: for averaging the best models and validating two averages.
+        benefit: for measuring what pretraining is worth; 0 where that is not done.
+        end: for loading the winner, predicting the test split and embedding images for the reference set.
+    """
+
+    average: float
+    benefit: float
+    end: float
+
+    @property
+    def total(self) -> float:
+        """All that comes after the search."""
+        return self.average + self.benefit + self.end
+
+
+def keep_back(settings: FitSettings, advice: Advice, n_images: tuple[int, int, int]) -> KeptBack:
+    """What comes after the search, from how fast the slowest backbone embedded the images.
+
+    Args:
+        settings: with the time given.
+        advice: with the backbones, their speeds and the scenario.
+        n_images: training, validation and test images.
+    """
+    n_train, n_val, n_test = n_images
+    slowest = min(backbone.images_per_second for backbone in advice.backbones)
+    searched, _ = choose_searched(advice.backbones)
+    tested = PREDICTION_FACTOR * n_test / slowest
+    embedded = PREDICTION_FACTOR * min(REFERENCE_IMAGES, n_train) / slowest
+    return KeptBack(
+        average=AVERAGING_SECONDS + 2 * n_val / slowest,
+        benefit=benefit_seconds(settings, advice, n_train, searched),
+        end=ENDING_SECONDS + tested + min(embedded, reference_seconds(settings.budget.timeout)),
+    )
+
+
+def reference_seconds(timeout: float) -> float:
+    """Seconds for the run's reference set, of all that are given."""
+    return REFERENCE_SHARE * timeout
+
+
+def benefit_seconds(settings: FitSettings, advice: Advice, n_train: int, searched: Sequence[BackboneEvidence]) -> float:
+    """What is kept back to measure the benefit of pretraining; 0 where that is not done.
+
+    It is done where it was asked for, and in the scenario that holds training from scratch possible, if enough epochs
+    can be expected to fit whichever backbone wins: the search can use the time better than for nothing.
+
+    Args:
+        settings: with the time given.
+        advice: with the scenario.
+        n_train: training images.
+        searched: the backbones that will be searched.
+    """
+    seconds = SCRATCH_SHARE * settings.budget.timeout
+    slowest = min(backbone.images_per_second for backbone in searched)
+    fits = SCRATCH_TRAININGS * SCRATCH_EPOCHS * PASSES_PER_EPOCH * n_train / slowest <= seconds
+    return seconds if settings.measure_benefit or (advice.scenario.scratch and fits) else 0.0

@@ -1,9 +1,9 @@
-"""What everything after the reading stands on: a call, its data, and how its images are embedded."""
+"""What every step of a call stands on: the call itself, its data, and how its images are embedded."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,12 +15,14 @@ from autotl.compute.device import Precision, local_cpus
 from autotl.console import Console
 from autotl.data.pixels import Decoding, PixelStore
 from autotl.data.splits import Dataset, stratified_order
-from autotl.frozen.prepare import Prepared, prepare
+from autotl.frozen.prepare import PreparedBackbone, prepare
 from autotl.interrupt import raise_if_pressed
 from autotl.models.catalog import BackboneEntry
-from autotl.pipeline.validate import Checked, available_backbones
+from autotl.pipeline.callbacks import Callbacks
+from autotl.pipeline.validate import ValidInput, available_backbones
+from autotl.result import Callback
 from autotl.settings import FitSettings
-from autotl.storage.cache import DiskCache
+from autotl.storage.cache import DiskCache, default_folder
 from autotl.storage.rundir import RunDir
 from autotl.train.metrics import majority_score
 
@@ -32,24 +34,26 @@ STAGE_IMAGES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RunContext:
     """One call of `fit` or `advise`.
 
     Attributes:
         settings: what was asked for.
-        checked: what `check` returned for them.
+        inputs: what `validate` made of them.
         run: the run folder.
-        console: where to tell about it.
+        console: where progress is shown.
         begun: time.time() at which the time given began to run.
         cache: of views and converted models.
+        callbacks: called with the advice, with every trial and with the result.
     """
 
     settings: FitSettings
-    checked: Checked
+    inputs: ValidInput
     run: RunDir
     console: Console
     begun: float
     cache: DiskCache
+    callbacks: Callbacks
 
     @property
     def end(self) -> float:
@@ -57,15 +61,29 @@ class Call:
         return self.begun + self.settings.budget.timeout
 
 
+def make_context(
+    settings: FitSettings,
+    inputs: ValidInput,
+    run: RunDir,
+    console: Console,
+    begun: float,
+    callbacks: Sequence[Callback] = (),
+    cache: DiskCache | None = None,
+) -> RunContext:
+    """The context of a call; the console is its first callback, and the cache is the user's own unless one is given."""
+    together = Callbacks((console, *callbacks), lambda text: console.line(text, "red"))
+    return RunContext(settings, inputs, run, console, begun, cache or DiskCache(default_folder()), together)
+
+
 @dataclass(frozen=True, slots=True)
-class Ground:
+class PreparedData:
     """The data of a call.
 
     Attributes:
         dataset: manifest and splits.
         store: the decoded images.
         metric: what scores are made of.
-        balanced: whether classes are weighed inversely to their frequency.
+        balanced: whether classes are weighted inversely to their frequency.
         precision: what trials compute in.
         provenance: goes into the card of every saved model.
         first: the first backbone, with the embeddings of the training and validation images.
@@ -77,23 +95,29 @@ class Ground:
     balanced: bool
     precision: Precision
     provenance: dict[str, Any]
-    first: Prepared
+    first: PreparedBackbone
+
+    @property
+    def n_images(self) -> tuple[int, int, int]:
+        """Training, validation and test images."""
+        train, val, test = (len(self.dataset.indices(split)) for split in ("train", "val", "test"))
+        return train, val, test
 
 
-def candidates(call: Call) -> tuple[tuple[BackboneEntry, ...], tuple[BackboneEntry, ...]]:
+def candidates(context: RunContext) -> tuple[tuple[BackboneEntry, ...], tuple[BackboneEntry, ...]]:
     """Backbones that are probed in any case (those asked for, or the cheapest), and those for which time decides.
 
-    The cheapest pretrained one comes before own sources, so that these have a rival whatever the time.
+    The cheapest pretrained one comes before the models of earlier runs, so that these have a rival whatever the time.
     """
-    if call.checked.entries:
-        return call.checked.entries, ()
-    own = tuple(source.entry for source in call.checked.sources)
-    here = available_backbones()
-    return (*here[:1], *own), here[1:]
+    if context.inputs.entries:
+        return context.inputs.entries, ()
+    reused = tuple(earlier.entry for earlier in context.inputs.earlier_runs)
+    available = available_backbones()
+    return (*available[:1], *reused), available[1:]
 
 
 def embed(
-    call: Call,
+    context: RunContext,
     entry: BackboneEntry,
     store: PixelStore,
     rows: NDArray[np.int64],
@@ -104,7 +128,7 @@ def embed(
     stage_rows: NDArray[np.int64] | None = None,
     decoding: Decoding | None = None,
     between: Callable[[], None] = lambda: None,
-) -> Prepared:
+) -> PreparedBackbone:
     """A backbone with the embeddings of images, shown as they come.
 
     Arguments are those of `autotl.frozen.prepare.prepare`; `folder` is one of the run's cache. `between` is called
@@ -113,7 +137,7 @@ def embed(
     Raises:
         BackboneError: if the weights are missing or do not fit.
     """
-    with call.console.progress(f"embedding with {entry.name}", len(rows)) as show:
+    with context.console.progress(f"embedding with {entry.name}", len(rows)) as show:
 
         def on_progress(done: int) -> None:
             raise_if_pressed()
@@ -124,12 +148,12 @@ def embed(
             entry,
             store,
             rows,
-            call.run.cache / folder,
+            context.run.cache / folder,
             precision,
-            allow_download=call.settings.allow_download,
+            allow_download=context.settings.allow_download,
             workers=local_cpus(),
             passes=passes,
-            cache=call.cache,
+            cache=context.cache,
             on_progress=on_progress,
             stage_rows=stage_rows,
             decoding=decoding,
@@ -147,21 +171,21 @@ def rows_for_stages(dataset: Dataset, seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(samples))
 
 
-def provenance(call: Call, dataset: Dataset, metric: str, precision: Precision) -> dict[str, Any]:
+def provenance(context: RunContext, dataset: Dataset, metric: str, precision: Precision) -> dict[str, Any]:
     """Where a model of this call comes from, as plain data."""
     train, val, test = (dataset.labels[dataset.indices(split)] for split in ("train", "val", "test"))
     n_classes = len(dataset.classes)
     return {
         "dataset": str(dataset.root),
         "dataset_fingerprint": dataset.fingerprint(),
-        "seed": call.settings.seed,
+        "seed": context.settings.seed,
         "precision": precision,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(call.begun)),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(context.begun)),
         "versions": versions(),
         # What a model has to beat to be worth reusing, see `autotl.pipeline.earlier_runs`.
         "majority_score": majority_score(metric, train, val, n_classes),
         "majority_score_test": majority_score(metric, train, test, n_classes) if len(test) else None,
-        "sources": [source.to_json() for source in call.checked.sources],
+        "earlier_runs": [earlier.to_json() for earlier in context.inputs.earlier_runs],
     }
 
 

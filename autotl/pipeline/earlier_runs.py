@@ -1,14 +1,15 @@
-"""Own source models: the best model of an earlier run as a backbone, and the yardstick that a run leaves for that.
+"""Earlier runs: the best model of each as a backbone, and the reference set that a run leaves for that.
 
-The naive model that a source has to beat gives every image the class shares of its training images: what has learned
-no more than these has nothing to transfer. Of many candidates at chance the best one looks better than it: its score on
-the validation images that it was chosen on has to hold for so many looks. Test images are looked at once.
+A model that has learned no more than the class shares of its training images has nothing to transfer, so it has to
+outperform the majority-class baseline. Of many candidates at chance the best one looks better than the baseline: its
+score on the validation images that it was chosen on has to hold for so many candidates. Test images are seen once.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotl.advice.reference_set import MIN_PHOTOGRAPHS, Yardstick, load_yardstick, make_yardstick, save_yardstick
+from autotl.advice.reference_set import (
+    MIN_PHOTOGRAPHS,
+    ReferenceSet,
+    load_reference_set,
+    make_reference_set,
+    save_reference_set,
+)
 from autotl.compute.device import pick_device
 from autotl.data.pixels import PixelStore
 from autotl.data.splits import Dataset
 from autotl.errors import BackboneError, ModelFileError, Problem, RunFolderError, SettingsError
-from autotl.frozen.activations import ImageSource, batches, embed
+from autotl.frozen.activations import ImageLoader, batches, embed
 from autotl.models.backbone import preprocessing_of
 from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.models.weights import load_pretrained, locate
@@ -33,66 +40,67 @@ from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import ModelCard, load_card
 from autotl.train.metrics import wilson_interval
 
-YARDSTICK_IMAGES = 1000
-"""Training images in a run's yardstick, at most."""
+REFERENCE_IMAGES = 1000
+"""Training images in a run's reference set, at most."""
 _REFIT = "run autotl fit on its data again with this version"
-FEWEST = 32
-"""Images a worker that a yardstick is made of, however little time is left."""
+FEWEST_IMAGES = 32
+"""Images a worker that a reference set is made of, however little time is left."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OwnSource:
+class EarlierRun:
     """The best model of an earlier run, which passed every check.
 
     Attributes:
         name: of the run's folder.
         run: the run folder.
         entry: the model as a backbone, named `name/timm_name`.
-        yardstick: embeddings of images it was trained on, by itself.
+        reference: embeddings of images it was trained on, by itself.
         tuned: whether its stages learned from them; the backbone of a linear probe is as pretrained.
     """
 
     name: str
     run: RunDir
     entry: BackboneEntry
-    yardstick: Yardstick
+    reference: ReferenceSet
     tuned: bool = True
 
-    def renamed(self, name: str) -> OwnSource:
+    def renamed(self, name: str) -> EarlierRun:
         """The same under another name, wherever the name is used."""
         entry = replace(self.entry, name=f"{name}/{self.entry.timm_name}")
-        yardstick = replace(self.yardstick, source=f"the data of {name}", backbone=entry.name)
-        return replace(self, name=name, entry=entry, yardstick=yardstick)
+        reference = replace(self.reference, name=f"the data of {name}", backbone=entry.name)
+        return replace(self, name=name, entry=entry, reference=reference)
 
     def to_json(self) -> dict[str, str]:
         """Where weights came from, for the card of a model that began with them."""
         return {"name": self.name, "run": str(self.run.path), "sha256": self.entry.sha256}
 
 
-def find_sources(paths: Sequence[Path]) -> tuple[tuple[OwnSource, ...], list[Problem]]:
+def find_earlier_runs(paths: Sequence[Path]) -> tuple[tuple[EarlierRun, ...], list[Problem]]:
     """The models of earlier runs, and everything that is wrong with any of them.
 
     Runs whose folders have the same name get the first digits of their model's checksum to tell them apart.
     """
-    found: list[OwnSource] = []
+    found: list[EarlierRun] = []
     problems: list[Problem] = []
     for path in paths:
-        source, wrong = look_at(path)
+        earlier, wrong = read_earlier_run(path)
         problems += wrong
-        if source is not None and source.entry.sha256 in {one.entry.sha256 for one in found}:
-            problems.append(Problem("run folder", f"source {path}", "is named more than once", "each model once"))
-        elif source is not None:
-            found.append(source)
-    names = [one.name for one in found]
+        if earlier is not None and earlier.entry.sha256 in {other.entry.sha256 for other in found}:
+            problems.append(Problem("run folder", f"reuse {path}", "is named more than once", "each model once"))
+        elif earlier is not None:
+            found.append(earlier)
+    names = Counter(earlier.name for earlier in found)
     distinct = [
-        one if names.count(one.name) == 1 else one.renamed(f"{one.name}-{one.entry.sha256[:6]}") for one in found
+        earlier if names[earlier.name] == 1 else earlier.renamed(f"{earlier.name}-{earlier.entry.sha256[:6]}")
+        for earlier in found
     ]
     return tuple(distinct), problems
 
 
-def look_at(path: Path) -> tuple[OwnSource | None, list[Problem]]:
-    """One earlier run: its model as a source, or None with every problem it has."""
-    where = f"source {path}"
+def read_earlier_run(path: Path) -> tuple[EarlierRun | None, list[Problem]]:
+    """The earlier run in a folder, or None with every problem it has."""
+    where = f"reuse {path}"
     try:
         run = rundir.find(path)
         card = load_card(run.model)
@@ -100,14 +108,14 @@ def look_at(path: Path) -> tuple[OwnSource | None, list[Problem]]:
         return None, [replace(problem, where=where) for problem in error.problems]
     except ModelFileError as error:
         return None, [Problem("run folder", where, str(error))]
-    entry, problems = _look_at_model(run, card, where)
-    yardstick, more = _look_at_yardstick(run, card, where)
-    problems += more + _look_at_score(run, card, where)
-    if problems or entry is None or yardstick is None:
+    entry, problems = _check_model(run, card, where)
+    reference, more = _check_reference_set(run, card, where)
+    problems += more + _check_score(run, card, where)
+    if problems or entry is None or reference is None:
         return None, problems
     name = run.path.resolve().name
     tuned = card.freeze_depth is None or card.freeze_depth < entry.stages
-    return OwnSource(name, run, entry, yardstick, tuned).renamed(name), []
+    return EarlierRun(name, run, entry, reference, tuned).renamed(name), []
 
 
 def entry_of(run: RunDir, card: ModelCard) -> BackboneEntry:
@@ -129,7 +137,7 @@ def entry_of(run: RunDir, card: ModelCard) -> BackboneEntry:
     )
 
 
-def _look_at_model(run: RunDir, card: ModelCard, where: str) -> tuple[BackboneEntry | None, list[Problem]]:
+def _check_model(run: RunDir, card: ModelCard, where: str) -> tuple[BackboneEntry | None, list[Problem]]:
     try:
         entry = entry_of(run, card)
     except BackboneError:
@@ -143,52 +151,55 @@ def _look_at_model(run: RunDir, card: ModelCard, where: str) -> tuple[BackboneEn
     return entry, []
 
 
-def _look_at_yardstick(run: RunDir, card: ModelCard, where: str) -> tuple[Yardstick | None, list[Problem]]:
-    file = run.yardstick.relative_to(run.path)
-    if not run.yardstick.is_file():
+def _check_reference_set(run: RunDir, card: ModelCard, where: str) -> tuple[ReferenceSet | None, list[Problem]]:
+    file = run.reference_set.relative_to(run.path)
+    if not run.reference_set.is_file():
         found = (
             f"has no {file}: it was made by an older autotl, did not come to its end, or has fewer than "
             f"{MIN_PHOTOGRAPHS} training images"
         )
         return None, [Problem("run folder", where, found, remedy=_REFIT)]
     try:
-        yardstick = load_yardstick(run.yardstick)
+        reference = load_reference_set(run.reference_set)
     except SettingsError as error:
-        return None, [Problem("run folder", where, f"{file} {one.found}", remedy=_REFIT) for one in error.problems]
-    if yardstick.weights_sha256 != card.sha256:
+        wrong = [f"{file} {problem.found}" for problem in error.problems]
+        return None, [Problem("run folder", where, found, remedy=_REFIT) for found in wrong]
+    if reference.weights_sha256 != card.sha256:
         found = f"{file} was made by another model than the one that is there"
         return None, [Problem("run folder", where, found, remedy=_REFIT)]
-    return yardstick, []
+    return reference, []
 
 
-def _look_at_score(run: RunDir, card: ModelCard, where: str) -> list[Problem]:
-    """Whether the model surely beats the naive one: on the test images, else on those it was chosen on."""
-    tested, naive = _test_estimate(run), card.provenance.get("majority_score_test")
-    if tested is not None and isinstance(naive, int | float) and math.isfinite(naive):
-        return _compare(card.metric, "test", tested, naive, 1, where)
-    naive = card.provenance.get("majority_score")  # on the validation images: no measure of a test score
-    if not isinstance(naive, int | float):
-        found = "model/model.json does not say how the naive model does: it was made by an older autotl"
+def _check_score(run: RunDir, card: ModelCard, where: str) -> list[Problem]:
+    """Whether the model outperforms the majority-class baseline: on the test images, else on those it was chosen on."""
+    tested, baseline = _test_estimate(run), card.provenance.get("majority_score_test")
+    if tested is not None and isinstance(baseline, int | float) and math.isfinite(baseline):
+        return _compare(card.metric, "test", tested, baseline, 1, where)
+    baseline = card.provenance.get("majority_score")  # on the validation images: no measure of a test score
+    if not isinstance(baseline, int | float):
+        found = "model/model.json has no score of the majority-class baseline: it was made by an older autotl"
         return [Problem("run folder", where, found, remedy=_REFIT)]
-    looks = _scored_candidates(run)
-    if not looks:
+    candidates = _scored_candidates(run)
+    if not candidates:
         found = f"has no {run.trials.name} with scores: of how many candidates its model is the best is unknown"
         return [Problem("run folder", where, found, remedy="name the whole run folder, or fit its data again")]
-    return _compare(card.metric, "validation", card.validation, naive, looks, where)
+    return _compare(card.metric, "validation", card.validation, baseline, candidates, where)
 
 
-def _compare(metric: str, split: str, estimate: Estimate, naive: float, looks: int, where: str) -> list[Problem]:
-    low, high = interval_of_best(metric, estimate, looks)
-    if (-high if metric == "log_loss" else low) > naive:  # never true of NaN
+def _compare(
+    metric: str, split: str, estimate: Estimate, baseline: float, candidates: int, where: str
+) -> list[Problem]:
+    low, high = interval_of_best(metric, estimate, candidates)
+    if (-high if metric == "log_loss" else low) > baseline:  # never true of NaN
         return []
-    best = f" for the best of {looks} candidates" if looks > 1 else ""
+    best = f" for the best of {candidates} candidates" if candidates > 1 else ""
     found = (
-        f"its model does not surely beat the naive one that always names the largest class: {split} {metric} "
-        f"{estimate.value:.3f} (95 % interval{best} {low:.3f} to {high:.3f}, {estimate.n_images} images), the naive "
-        f"model {abs(naive):.3f}"
+        f"its model does not significantly outperform the majority-class baseline: {split} {metric} "
+        f"{estimate.value:.3f} (95% interval{best} {low:.3f} to {high:.3f}, {estimate.n_images} images), baseline "
+        f"{abs(baseline):.3f}"
     )
-    remedy = "fit its data with more images or more time, or leave this source out"
-    return [Problem("run folder", where, found, "an interval on the better side of the naive model", remedy)]
+    remedy = "fit its data with more images or more time, or do not reuse this run"
+    return [Problem("run folder", where, found, "an interval on the better side of the baseline", remedy)]
 
 
 def _test_estimate(run: RunDir) -> Estimate | None:
@@ -201,19 +212,19 @@ def _test_estimate(run: RunDir) -> Estimate | None:
 
 def _scored_candidates(run: RunDir) -> int:
     """Trials with a score, probes included. Epochs do not count: those of one trial are nearly the same model."""
-    scores = [one.get("score") for one in run.read_trials() if isinstance(one, dict)]
+    scores = [trial.get("score") for trial in run.read_trials() if isinstance(trial, dict)]
     return sum(isinstance(score, int | float) and math.isfinite(score) for score in scores)
 
 
-def interval_of_best(metric: str, estimate: Estimate, looks: int) -> tuple[float, float]:
-    """The 95 % interval of the best of `looks` candidates, which holds for all of them at once (Bonferroni).
+def interval_of_best(metric: str, estimate: Estimate, candidates: int) -> tuple[float, float]:
+    """The 95% interval of the best of so many candidates, which holds for all of them at once (Bonferroni).
 
     Args:
         metric: what was estimated.
-        estimate: of the best candidate, with the 95 % interval of a single look.
-        looks: candidates that were scored on the same images, 1 or more.
+        estimate: of the best candidate, with its own 95% interval.
+        candidates: how many were scored on the same images, 1 or more.
     """
-    n, chance = estimate.n_images, 0.05 / looks
+    n, chance = estimate.n_images, 0.05 / candidates
     # Where every draw scores 1, a bootstrap's interval has no width, however few the images are: Wilson's has.
     if metric == "accuracy" or (metric != "log_loss" and estimate.low == 1.0):
         return wilson_interval(round(estimate.value * n), n, 1.0 - chance)
@@ -224,12 +235,12 @@ def interval_of_best(metric: str, estimate: Estimate, looks: int) -> tuple[float
     return max(0.0, low), high if metric == "log_loss" else min(1.0, high)
 
 
-def leave_yardstick(run: RunDir, dataset: Dataset, store: PixelStore, seconds: float, workers: int) -> int:
-    """Embed training images with the run's best model and write its yardstick.
+def leave_reference_set(run: RunDir, dataset: Dataset, store: PixelStore, seconds: float, workers: int) -> int:
+    """Embed training images with the run's best model and write its reference set.
 
     Args:
         run: holds the model.
-        dataset: of the run; at most `YARDSTICK_IMAGES` of its training images are drawn, always the same.
+        dataset: of the run; at most `REFERENCE_IMAGES` of its training images are drawn, always the same.
         store: their pixels.
         seconds: after which no more images are embedded. There is always one batch a worker.
         workers: batches at once, on one core each.
@@ -243,14 +254,14 @@ def leave_yardstick(run: RunDir, dataset: Dataset, store: PixelStore, seconds: f
             look the same to the model.
         OSError: if the file cannot be written.
     """
-    rows = np.random.default_rng(0).permutation(dataset.indices("train"))[:YARDSTICK_IMAGES]
+    rows = np.random.default_rng(0).permutation(dataset.indices("train"))[:REFERENCE_IMAGES]
     if len(rows) < MIN_PHOTOGRAPHS:
-        raise ValueError(f"{len(rows)} training images are no yardstick; {MIN_PHOTOGRAPHS} or more are")
+        raise ValueError(f"{len(rows)} training images are no reference set; {MIN_PHOTOGRAPHS} or more are")
     card = load_card(run.model)
     entry = entry_of(run, card)
     device = pick_device()
     model = load_pretrained(entry, locate(entry)).eval().to(device, memory_format=torch.channels_last)
-    source = ImageSource(store.open(), replace(preprocessing_of(model), store_size=store.size), device, seed=0)
+    loader = ImageLoader(store.open(), replace(preprocessing_of(model), store_size=store.size), device, seed=0)
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
@@ -258,11 +269,11 @@ def leave_yardstick(run: RunDir, dataset: Dataset, store: PixelStore, seconds: f
         return outputs
 
     embeddings = embed_until(
-        lambda part: embed(forward, source, part, workers=workers), rows, seconds, batch=FEWEST * workers
+        lambda part: embed(forward, loader, part, workers=workers), rows, seconds, batch=FEWEST_IMAGES * workers
     )
     names = tuple(dataset.classes[dataset.labels[row]] for row in rows[: len(embeddings)])
-    yardstick = make_yardstick(dataset.root.name, card.backbone, embeddings, names)
-    save_yardstick(replace(yardstick, weights_sha256=card.sha256), run.yardstick)
+    reference = make_reference_set(dataset.root.name, card.backbone, embeddings, names)
+    save_reference_set(replace(reference, weights_sha256=card.sha256), run.reference_set)
     return len(embeddings)
 
 

@@ -1,121 +1,91 @@
-"""The way of the data, step by step: read, probe, advise, search, hand back. `api` opens the door to it."""
+"""The order of things: read, probe, advise, search, measure, finish."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit
 from autotl.compute.memory import keep_freed_memory
-from autotl.console import Console
 from autotl.interrupt import raise_if_pressed
-from autotl.pipeline.context import EXPECTED_PASSES, Call, Ground
-from autotl.pipeline.finish import KeptBack, close, keep_back
+from autotl.pipeline.budget import KeptBack, keep_back
+from autotl.pipeline.context import RunContext
+from autotl.pipeline.finish import finish
 from autotl.pipeline.ingest import read_data
-from autotl.pipeline.probe import Probed, probe_backbones, put_together
+from autotl.pipeline.probe import make_advice, probe_backbones
 from autotl.pipeline.scratch_baseline import measure_benefit
 from autotl.pipeline.search import search
-from autotl.pipeline.validate import Checked
 from autotl.records import TrialRecord
 from autotl.result import FitResult
-from autotl.settings import FitSettings
-from autotl.storage.cache import DiskCache, default_folder
-from autotl.storage.rundir import RunDir, write_json
-from autotl.tune.runner import RaySession, Slots
+from autotl.storage.rundir import write_json
+from autotl.tune.session import RaySession
 
 
-class Fitting:
-    """One fit, or the part of it that ends with the advice.
+def fit(context: RunContext, ray: RaySession) -> FitResult:
+    """Everything. The model in the run folder is usable from the first linear probe on.
 
-    Args:
-        settings: what was asked for.
-        checked: what `check` returned for them.
-        run: the run folder.
-        console: where to tell about it.
-        begun: time.time() at which the time given began to run.
-        cache: of views and converted models; the user's own unless another is given.
+    Raises:
+        InputError: if images cannot be decoded, or weights cannot be loaded.
+        SearchError: if Ray could not be started.
+        KeyboardInterrupt: if the user ended the call before there was any advice.
     """
+    keep_freed_memory()
+    records: list[TrialRecord] = []
 
-    def __init__(
-        self,
-        settings: FitSettings,
-        checked: Checked,
-        run: RunDir,
-        console: Console,
-        begun: float,
-        cache: DiskCache | None = None,
-    ) -> None:
-        self.call = Call(settings, checked, run, console, begun, cache or DiskCache(default_folder()))
-        self.records: list[TrialRecord] = []
-        keep_freed_memory()
+    def keep(record: TrialRecord) -> None:
+        records.append(record)
+        context.callbacks.on_trial(record)
 
-    # -- the two ways through ------------------------------------------------------------------------------------
+    data = read_data(context)
+    advice, benefit = None, None
+    try:
+        probed = probe_backbones(context, data, keep)
+        advice = make_advice(context, data, probed)
+        write_json(context.run.advice, advice.to_json())
+        raise_if_pressed()
+        interrupted = search(context, data, probed, advice, ray.wait(), tuple(records), keep).interrupted
+        if not interrupted:
+            kept = keep_back(context.settings, advice, data.n_images)
+            benefit = _measure_benefit(context, advice, kept, records, keep)
+    except KeyboardInterrupt:
+        if advice is None:
+            if context.run.has_model:
+                context.console.line(f"  interrupted; the best model so far is in {context.run.path}")
+            raise
+        interrupted = True
+    return finish(context, data, advice, records, interrupted=interrupted, benefit=benefit)
 
-    def fit(self, ray: RaySession) -> FitResult:
-        """Everything. The model in the run folder is usable from the first linear probe on."""
-        call = self.call
-        ground = self.read_data()
-        advice, benefit = None, None
-        try:
-            probed = self.probe_backbones(ground, keep=True)
-            advice = self.put_together(ground, probed)
-            write_json(call.run.advice, advice.to_json())
-            raise_if_pressed()
-            interrupted = self.search(ground, probed, advice, ray.wait())
-            benefit = None if interrupted else self._measure_benefit(advice, keep_back(call, ground, advice))
-        except KeyboardInterrupt:
-            if advice is None:
-                if call.run.has_model:
-                    call.console.line(f"  interrupted; the best model so far is in {call.run.path}")
-                raise
-            interrupted = True
-        return self.close(ground, advice, interrupted=interrupted, benefit=benefit)
 
-    def advise(self) -> Advice:
-        """The advice alone."""
-        ground = self.read_data(passes=1)
-        return self.put_together(ground, self.probe_backbones(ground, keep=False))
+def advise(context: RunContext) -> Advice:
+    """The advice alone.
 
-    # -- the steps -----------------------------------------------------------------------------------------------
+    Raises:
+        InputError: as `fit`.
+    """
+    keep_freed_memory()
+    data = read_data(context, passes=1)
+    return make_advice(context, data, probe_backbones(context, data))
 
-    def read_data(self, passes: int = EXPECTED_PASSES) -> Ground:
-        """See `autotl.pipeline.ingest`."""
-        return read_data(self.call, passes)
 
-    def probe_backbones(self, ground: Ground, *, keep: bool) -> list[Probed]:
-        """See `autotl.pipeline.probe`."""
-        probed, records = probe_backbones(self.call, ground, keep=keep)
-        self.records += records
-        return probed
-
-    def put_together(self, ground: Ground, probed: list[Probed]) -> Advice:
-        """See `autotl.pipeline.probe`."""
-        return put_together(self.call, ground, probed)
-
-    def search(self, ground: Ground, probed: list[Probed], advice: Advice, slots: Slots) -> bool:
-        """See `autotl.pipeline.search`; whether the user ended it early."""
-        searched = search(self.call, ground, probed, advice, slots, tuple(self.records), self.records.append)
-        return searched.interrupted
-
-    def close(
-        self, ground: Ground, advice: Advice, *, interrupted: bool = False, benefit: Benefit | None = None
-    ) -> FitResult:
-        """See `autotl.pipeline.finish`."""
-        return close(self.call, ground, advice, self.records, interrupted=interrupted, benefit=benefit)
-
-    def _measure_benefit(self, advice: Advice, kept: KeptBack) -> Benefit | None:
-        """What pretraining is worth, where time is kept back for that and there is a model; told and returned."""
-        call = self.call
-        if not kept.benefit and advice.scenario.scratch:
-            call.console.line(
-                "  benefit of pretraining not measured: training from scratch would not fit a fifth of the time"
-            )
-        if not kept.benefit or not call.run.has_model:
-            return None
-        measured = measure_benefit(call.run, self.records, min(call.end - kept.end, time.time() + kept.benefit))
-        self.records += measured.trials
-        if measured.benefit is None:
-            call.console.line(f"  benefit of pretraining not measured: {measured.why}")
-        else:
-            call.console.benefit(measured.benefit)
-        return measured.benefit
+def _measure_benefit(
+    context: RunContext,
+    advice: Advice,
+    kept: KeptBack,
+    records: Sequence[TrialRecord],
+    keep: Callable[[TrialRecord], None],
+) -> Benefit | None:
+    """What pretraining is worth, where time is kept back for that and there is a model; shown and returned."""
+    console = context.console
+    if not kept.benefit and advice.scenario.scratch:
+        console.line("  benefit of pretraining not measured: training from scratch would not fit a fifth of the time")
+    if not kept.benefit or not context.run.has_model:
+        return None
+    measured = measure_benefit(context.run, records, min(context.end - kept.end, time.time() + kept.benefit))
+    for trial in measured.trials:
+        keep(trial)
+    if measured.benefit is None:
+        console.line(f"  benefit of pretraining not measured: {measured.why}")
+    else:
+        console.benefit(measured.benefit)
+    return measured.benefit

@@ -17,9 +17,17 @@ from autotl.data.folder import Listing, check_classes, unreadable_problems, with
 from autotl.data.pixels import Decoding, PixelStore
 from autotl.data.splits import Dataset, make_dataset
 from autotl.errors import raise_if_any
-from autotl.frozen.prepare import Prepared
+from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.backbone import preprocessing_named
-from autotl.pipeline.context import EXPECTED_PASSES, Call, Ground, candidates, embed, provenance, rows_for_stages
+from autotl.pipeline.context import (
+    EXPECTED_PASSES,
+    PreparedData,
+    RunContext,
+    candidates,
+    embed,
+    provenance,
+    rows_for_stages,
+)
 from autotl.train.metrics import default_metric
 
 
@@ -27,95 +35,99 @@ class _Damaged(Exception):
     """A file cannot be decoded, so that the data will not be these: embedding need not go on."""
 
 
-def read_data(call: Call, passes: int = EXPECTED_PASSES) -> Ground:
+def read_data(context: RunContext, passes: int = EXPECTED_PASSES) -> PreparedData:
     """Split the images, decode them, and embed them with the first backbone.
 
     Args:
-        call: what was asked for.
+        context: what was asked for.
         passes: how often its images will go through frozen stages; decides what is worth converting for that.
 
     Raises:
         DatasetError: if images cannot be decoded and are not to be skipped; all of them are listed.
         BackboneError: if the weights of the first backbone are missing or do not fit.
     """
-    listing = call.checked.listing
+    listing = context.inputs.listing
     while True:
-        found = _read(call, listing, passes)
-        if isinstance(found, Ground):
+        found = _read(context, listing, passes)
+        if isinstance(found, PreparedData):
             return found
-        if not call.settings.skip_unreadable:
+        if not context.settings.skip_unreadable:
             raise_if_any(unreadable_problems(listing.root, found))
         listing = without(listing, found)
         raise_if_any(check_classes(listing))
 
 
-def _read(call: Call, listing: Listing, passes: int) -> Ground | dict[str, str]:
+def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | dict[str, str]:
     """The data of a call; or, where files cannot be decoded, what is wrong with them, by path."""
-    dataset = make_dataset(listing, call.settings.val_fraction, call.settings.seed)
-    required, optional = candidates(call)
+    dataset = make_dataset(listing, context.settings.val_fraction, context.settings.seed)
+    required, optional = candidates(context)
     size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
     rows = dataset.indices("train", "val")
     order = np.concatenate([rows, dataset.indices("test")])
-    with Decoding(dataset.root, dataset.paths, size, call.run.cache / "pixels.u8", local_cpus(), order) as decoding:
-        tell = _teller(call.console, dataset, decoding)
+    with Decoding(dataset.root, dataset.paths, size, context.run.cache / "pixels.u8", local_cpus(), order) as decoding:
+        show = _shown_once(context.console, dataset, decoding)
 
         def between() -> None:
             if decoding.is_damaged:
                 raise _Damaged
-            tell()
+            show()
 
         first, precision = None, measure_precision(pick_device())
         with suppress(_Damaged):
             first = embed(
-                call,
+                context,
                 required[0],
                 decoding.store,
                 rows,
                 precision,
                 passes=passes,
-                stage_rows=rows_for_stages(dataset, call.settings.seed),
+                stage_rows=rows_for_stages(dataset, context.settings.seed),
                 decoding=decoding,
                 between=between,
             )
         store, decoded = decoding.finish()
-    tell()
+    show()
     if first is None or decoded.unreadable:
         return decoded.unreadable
-    return _ground(call, dataset, store, precision, first)
+    return _prepared_data(context, dataset, store, precision, first)
 
 
-def _ground(call: Call, dataset: Dataset, store: PixelStore, precision: Precision, first: Prepared) -> Ground:
-    metric = default_metric(dataset.counts("train", "val")) if call.settings.metric == "auto" else call.settings.metric
-    return Ground(
+def _prepared_data(
+    context: RunContext, dataset: Dataset, store: PixelStore, precision: Precision, first: PreparedBackbone
+) -> PreparedData:
+    metric = (
+        default_metric(dataset.counts("train", "val")) if context.settings.metric == "auto" else context.settings.metric
+    )
+    return PreparedData(
         dataset=dataset,
         store=store,
         metric=metric,
         balanced=metric in ("balanced_accuracy", "f1_macro"),
         precision=precision,
-        provenance=provenance(call, dataset, metric, precision),
+        provenance=provenance(context, dataset, metric, precision),
         first=first,
     )
 
 
-def _teller(console: Console, dataset: Dataset, decoding: Decoding) -> Callable[[], None]:
-    """A function that tells what the images are, once, as soon as all of them are decoded."""
-    told = False
+def _shown_once(console: Console, dataset: Dataset, decoding: Decoding) -> Callable[[], None]:
+    """A function that shows what the images are, once, as soon as all of them are decoded."""
+    shown = False
 
-    def tell() -> None:
-        nonlocal told
-        if told or not decoding.is_over:
+    def show() -> None:
+        nonlocal shown
+        if shown or not decoding.is_over:
             return
-        told = True
+        shown = True
         decoded = decoding.found
         for finding in decoded.findings:
             console.line(f"  note: {finding.message}")
         if not decoded.unreadable:
-            _tell_data(console, dataset, decoding.seconds)
+            _show_data(console, dataset, decoding.seconds)
 
-    return tell
+    return show
 
 
-def _tell_data(console: Console, dataset: Dataset, seconds: float) -> None:
+def _show_data(console: Console, dataset: Dataset, seconds: float) -> None:
     console.heading(f"Data  {dataset.root}")
     counts = dataset.counts("train", "val")
     shown = ", ".join(f"{name} {count}" for name, count in zip(dataset.classes[:8], counts[:8], strict=True))

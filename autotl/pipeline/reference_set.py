@@ -1,4 +1,4 @@
-"""A yardstick from a folder of photographs: check, choose, decode, embed, write."""
+"""A reference set from a folder of photographs: check, choose, decode, embed, write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autotl.advice.reference_set import MIN_PHOTOGRAPHS, Yardstick, make_yardstick, save_yardstick
+from autotl.advice.reference_set import MIN_PHOTOGRAPHS, ReferenceSet, make_reference_set, save_reference_set
 from autotl.console import Console
 from autotl.data.decode import IMAGE_SUFFIXES
 from autotl.data.folder import unreadable_problems
@@ -24,23 +24,23 @@ from autotl.models.weights import file_sha256, locate
 from autotl.storage.cache import DiskCache
 
 MAX_PHOTOGRAPHS = 1000
-"""As many as the shipped yardstick has: the time that a measurement takes grows with the square."""
+"""As many as the shipped reference set has: the time that a measurement takes grows with the square."""
 
 
 @dataclass(frozen=True, slots=True)
-class Building:
-    """What is asked for: arguments of `autotl.build_yardstick`, and the cores to use."""
+class ReferenceRequest:
+    """What is asked for: arguments of `autotl.build_reference_set`, and the cores to use."""
 
     images: Path
     backbone: str
     output: Path
-    source: str
+    name: str
     allow_download: bool = False
     workers: int = 1
 
 
-def build(asked: Building, console: Console) -> Yardstick:
-    """Make the yardstick, write it, and return it. Embeddings are computed in float32.
+def build(asked: ReferenceRequest, console: Console) -> ReferenceSet:
+    """Make the reference set, write it, and return it. Embeddings are computed in float32.
 
     Raises:
         InputError: with every problem at once; images that turn out damaged when they are decoded come later, and last
@@ -51,19 +51,19 @@ def build(asked: Building, console: Console) -> Yardstick:
     raise_if_any([*problems, *found, *_check_output(asked.output)])
     assert entry is not None
     chosen = choose(paths, MAX_PHOTOGRAPHS)
-    # Before they are read: if the weights are replaced meanwhile, the yardstick is refused and not wrong.
+    # Before they are read: if the weights are replaced meanwhile, the reference set is refused and not wrong.
     checksum = file_sha256(Path(entry.path)) if entry.path else ""
-    with tempfile.TemporaryDirectory(prefix="autotl-yardstick-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="autotl-reference-") as scratch:
         embeddings = _embed(asked, entry, chosen, Path(scratch), console)
     names = tuple(class_name(path) for path in chosen)
     backbone = f"{entry.name}={entry.path}" if entry.path else entry.name
     try:
-        yardstick = replace(make_yardstick(asked.source, backbone, embeddings, names), file_sha256=checksum)
+        reference = replace(make_reference_set(asked.name, backbone, embeddings, names), file_sha256=checksum)
     except ValueError as error:
         problem = Problem("dataset", f"images {asked.images}", str(error), "photographs that differ, of many classes")
         raise DatasetError([problem]) from error
-    save_yardstick(yardstick, asked.output)
-    return yardstick
+    save_reference_set(reference, asked.output)
+    return reference
 
 
 def find_photographs(root: Path) -> tuple[list[str], list[Problem]]:
@@ -102,11 +102,11 @@ def choose(paths: list[str], limit: int) -> list[str]:
         of_class[class_name(paths[place])].append(int(place))
     # The first of every class, then the second, and so on.
     turns = [(turn, places[turn]) for places in of_class.values() for turn in range(len(places))]
-    taken = sorted(place for _, place in sorted(turns, key=lambda one: one[0])[:limit])
+    taken = sorted(place for _, place in sorted(turns, key=lambda turn: turn[0])[:limit])
     return [paths[place] for place in taken]
 
 
-def _find_entry(asked: Building) -> tuple[BackboneEntry | None, list[Problem]]:
+def _find_entry(asked: ReferenceRequest) -> tuple[BackboneEntry | None, list[Problem]]:
     try:
         entry = find_entry(asked.backbone)
         if not (entry.weights == "hub" and asked.allow_download):
@@ -128,7 +128,7 @@ def _check_output(output: Path) -> list[Problem]:
 
 
 def _embed(
-    asked: Building, entry: BackboneEntry, paths: list[str], scratch: Path, console: Console
+    asked: ReferenceRequest, entry: BackboneEntry, paths: list[str], scratch: Path, console: Console
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     size, workers = preprocessing_named(entry.name).store_size, asked.workers
     with console.progress("decoding photographs", len(paths)) as on_progress:

@@ -3,9 +3,9 @@
 Equal are the images, the split, the batches, the augmentation and the number of epochs, with rates that rise and fall
 in the same way. From scratch, all stages train at the full rate of the backbone's own training. Not equal are:
 
-- the choice: the pretrained curve is that of the best of several trials on the same validation images, so it is on the
-  bright side. From scratch there is one config. Where the search had trials from scratch of the same backbone, with
-  rates, batches and augmentation of their own, the best of all is compared; they are few;
+- the choice: the pretrained curve is that of the best of several trials on the same validation images, so it is
+  optimistically biased. From scratch there is one config. Where the search had trials from scratch of the same
+  backbone, with rates, batches and augmentation of their own, the best of all is compared; they are few;
 - the tuning: rates, weight decay, augmentation and smoothing were searched for pretrained weights, and scratch gets
   what served those best, but for its rates;
 - the views: frozen stages see a few augmented views again and again, training from scratch a new one in every epoch.
@@ -22,25 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit, compare_curves
-from autotl.advice.evidence import BackboneEvidence
-from autotl.records import Estimate, Status, TrialRecord
-from autotl.settings import FitSettings
+from autotl.records import Estimate, Status, TrialRecord, finite_or_none
 from autotl.space.search_space import SCRATCH_VALUES, Config
 from autotl.storage.rundir import RunDir, read_json, write_json
 from autotl.storage.saved_model import ModelCard, load_card, offer
-from autotl.train.loop import EpochReport, FineTuning, OutOfTime
+from autotl.train.epoch import EpochReport, OutOfTime
+from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask
-
-SHARE = 0.2
-"""Of the time, at most."""
-EPOCHS_WANTED = 2
-"""Unasked, nothing is measured where fewer would fit: half of `planning.FEWEST`, and less than half is no verdict."""
-TRAININGS = 2
-"""From scratch, and the winner once more where its curve was cut or stopped, which is not known before the search."""
-PASSES_PER_EPOCH = 4
-"""An epoch from scratch takes so many times as long as embedding its images did, or longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +39,6 @@ class Measured:
     benefit: Benefit | None
     trials: tuple[TrialRecord, ...] = ()
     why: str = ""
-
-
-def benefit_seconds(settings: FitSettings, advice: Advice, n_train: int, searched: Sequence[BackboneEvidence]) -> float:
-    """What is kept back to measure the benefit of pretraining; 0 where that is not done.
-
-    It is done where it was asked for, and in the scenario that holds training from scratch possible, if enough epochs
-    can be expected to fit whichever backbone wins: the search can use the time better than for nothing.
-
-    Args:
-        settings: with the time given.
-        advice: with the scenario.
-        n_train: training images.
-        searched: the backbones that will be searched.
-
-    Returns:
-        Seconds.
-    """
-    seconds = SHARE * settings.budget.timeout
-    slowest = min(one.images_per_second for one in searched)
-    fits = TRAININGS * EPOCHS_WANTED * PASSES_PER_EPOCH * n_train / slowest <= seconds
-    return seconds if settings.measure_benefit or (advice.scenario.scratch and fits) else 0.0
 
 
 def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float) -> Measured:
@@ -93,22 +61,22 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     if chosen is None or not task_file.exists():
         return Measured(None, why="no trial from pretrained weights has a score")
     task = replace(TrainingTask.from_plain(read_json(task_file)), deadline=deadline, whole_schedule=True)
-    best = max(one.score for one in records if one.score is not None)
+    best = max(record.score for record in records if record.score is not None)
     scratch = Training(task, run, scratch_config(chosen.config), "benefit-scratch", best)
     again = None if is_whole(chosen, task.max_t) else Training(task, run, chosen.config, "benefit-pretrained", best)
     trainings = [scratch] if again is None else [again, scratch]
     train_in_turn(trainings, task)
-    trials = tuple(one.record(len(records) + place) for place, one in enumerate(trainings))
+    trials = tuple(training.record(len(records) + place) for place, training in enumerate(trainings))
     for trial in trials:
         run.append_trial(trial.to_json())
     pretrained = chosen.curve if again is None else tuple(again.curve)
-    rivals = [one for one in trials[-1:] if one.epochs] + whole_scratch(records, chosen, task.max_t)
+    rivals = [trial for trial in trials[-1:] if trial.epochs] + whole_scratch(records, chosen, task.max_t)
     if len(pretrained) < 2 or not rivals:
         return Measured(None, trials, _why_not(trainings))
     validation = scratch.validation or winner.validation
     benefit = compare_curves(
         pretrained,
-        max(rivals, key=lambda one: one.curve[-1]).curve,
+        max(rivals, key=lambda trial: trial.curve[-1]).curve,
         task.metric,
         validation.n_images,
         backbone=chosen.config["backbone"],
@@ -127,9 +95,9 @@ def comparable(records: Sequence[TrialRecord], winner: ModelCard) -> TrialRecord
     A linear probe has no curve, and a winner from scratch is nothing to compare scratch with.
     """
 
-    def preference(one: TrialRecord) -> tuple[bool, bool, float]:
-        same = one.config["backbone"] == winner.config["backbone"]
-        return one.trial_id == winner.trial_id, same, one.score or 0.0
+    def preference(record: TrialRecord) -> tuple[bool, bool, float]:
+        same = record.config["backbone"] == winner.config["backbone"]
+        return record.trial_id == winner.trial_id, same, record.score or 0.0
 
     return max(_scored(records, "pretrained"), key=preference, default=None)
 
@@ -137,13 +105,14 @@ def comparable(records: Sequence[TrialRecord], winner: ModelCard) -> TrialRecord
 def whole_scratch(records: Sequence[TrialRecord], chosen: TrialRecord, max_t: int) -> list[TrialRecord]:
     """The trials of the search that trained the backbone of `chosen` from scratch, for all epochs of a full one."""
     name = chosen.config["backbone"]
-    return [one for one in _scored(records, "scratch") if one.config["backbone"] == name and is_whole(one, max_t)]
+    scratch = [record for record in _scored(records, "scratch") if record.config["backbone"] == name]
+    return [record for record in scratch if is_whole(record, max_t)]
 
 
 def _scored(records: Sequence[TrialRecord], weights: str) -> list[TrialRecord]:
     """The trials of the search with a score that began with such weights."""
-    scored = [one for one in records if one.searched and one.score is not None]
-    return [one for one in scored if one.config["initial_weights"] == weights]
+    scored = [record for record in records if record.searched and record.score is not None]
+    return [record for record in scored if record.config["initial_weights"] == weights]
 
 
 def scratch_config(config: Config) -> Config:
@@ -174,6 +143,7 @@ class Training:
     def __init__(self, task: TrainingTask, run: RunDir, config: Config, trial_id: str, beaten: float) -> None:
         self.config = config
         self.curve: list[float] = []
+        self.train_losses: list[float | None] = []
         self.validation: Estimate | None = None
         self.seconds_per_epoch = 0.0
         self.error = ""
@@ -200,15 +170,16 @@ class Training:
         finally:
             self.seconds_per_epoch = time.perf_counter() - begun
             self._seconds += self.seconds_per_epoch
-        return not report.cut
+        return not report.timed_out
 
     def _train(self) -> EpochReport:
         if self._tuning is None:
             self._tuning = FineTuning(self._task, self.config)
             self.curve.append(self._tuning.start().score)
         report = self._tuning.train_epoch()
-        if not report.cut:
+        if not report.timed_out:
             self.curve.append(report.score)
+            self.train_losses.append(finite_or_none(report.train_loss))
             self._keep(self._tuning, report)
         return report
 
@@ -222,7 +193,7 @@ class Training:
 
     def record(self, number: int) -> TrialRecord:
         """What became of it."""
-        ended = Status.COMPLETED if self.epochs == self._task.max_t else Status.CUT
+        ended = Status.COMPLETED if self.epochs == self._task.max_t else Status.TIMED_OUT
         metrics: dict[str, Any] = {} if self._best is None else dict(self._best.metrics)
         return TrialRecord(
             number=number,
@@ -234,6 +205,7 @@ class Training:
             seconds=round(self._seconds, 2),
             metrics=metrics,
             curve=tuple(self.curve),
+            train_losses=tuple(self.train_losses),
             error=self.error,
             origin="benefit",
             note="" if self._tuning is None else self._tuning.note,
@@ -243,9 +215,9 @@ class Training:
 def train_in_turn(trainings: Sequence[Training], task: TrainingTask) -> None:
     """An epoch of each, as often as there are epochs and time for another round."""
     for _ in range(task.max_t):
-        if time.time() + sum(one.seconds_per_epoch for one in trainings) > task.deadline:
+        if time.time() + sum(training.seconds_per_epoch for training in trainings) > task.deadline:
             return
-        if not all(one.advance() for one in trainings):
+        if not all(training.advance() for training in trainings):
             return
 
 
@@ -255,5 +227,5 @@ def _why_not(trainings: Sequence[Training]) -> str:
 
 def _failure(trainings: Sequence[Training]) -> str:
     """What ended a training, if it was not the time; else ""."""
-    failed = [one.error.strip().splitlines()[-1] for one in trainings if one.error]
+    failed = [training.error.strip().splitlines()[-1] for training in trainings if training.error]
     return f"training failed: {failed[0]}" if failed else ""

@@ -1,4 +1,4 @@
-"""The search of a call: what is searched, what it will cost, the trials as they end, and the average of the best."""
+"""The search of a call: what is searched and trained on, the trials as they end, and the average of the best."""
 
 from __future__ import annotations
 
@@ -7,109 +7,115 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autotl.advice.advisor import Advice
+from autotl.advice.ranking import choose_searched, without_duplicates
+from autotl.advice.start_points import start_points_of
+from autotl.compute.device import local_cpus
 from autotl.compute.memory import give_back_memory
 from autotl.console import Console
 from autotl.errors import SearchError
 from autotl.pipeline.averaging import average_winner
-from autotl.pipeline.budget import chosen_backbones, starts_with, without_twins
-from autotl.pipeline.context import Call, Ground
-from autotl.pipeline.finish import keep_back
-from autotl.pipeline.probe import Probed
-from autotl.pipeline.task import make_task
+from autotl.pipeline.budget import MOST_EPOCHS, MOST_VIEWS, keep_back, plan_epochs, plan_views
+from autotl.pipeline.context import PreparedData, RunContext
+from autotl.pipeline.probe import ProbedBackbone, labelled_features
 from autotl.records import TrialRecord
 from autotl.space.files import load_space, to_toml
-from autotl.space.search_space import SearchSpace
+from autotl.space.search_space import Config, SearchSpace
 from autotl.storage.saved_model import load_card
-from autotl.train.cost import START_SECONDS
-from autotl.train.task import TrainingTask
+from autotl.train.cost import START_SECONDS, base_depth, measure_backbones
+from autotl.train.probe import START_FLOOR, Probe, fit_probe, save_head
+from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 from autotl.tune.pace import predictor
-from autotl.tune.runner import Searched, SearchPlan, Slots, run_search
+from autotl.tune.runner import Searched, SearchPlan, run_search
+from autotl.tune.session import Slots
+
+BASE_BYTES = 4 * 2**30
+"""Largest size of the views from which deeper ones are computed."""
 
 
 def search(
-    call: Call,
-    ground: Ground,
-    probed: Sequence[Probed],
+    context: RunContext,
+    data: PreparedData,
+    probed: Sequence[ProbedBackbone],
     advice: Advice,
     slots: Slots,
-    before: Sequence[TrialRecord],
+    probes: Sequence[TrialRecord],
     on_record: Callable[[TrialRecord], None],
 ) -> Searched:
     """Run the trials until the time or their number is at an end, then average the best.
 
     Args:
-        call, ground, probed, advice: what is known.
+        context, data, probed, advice: what is known.
         slots: how many trials run at once.
-        before: records of the linear probes.
+        probes: records of the linear probes.
         on_record: called with the record of every trial as it ends.
 
     Returns:
-        The records of the trials, and whether the user ended the search early. A failure of Ray Tune itself is told,
+        The records of the trials, and whether the user ended the search early. A failure of Ray Tune itself is shown,
         and ends it as if its time were up: there is a model.
     """
-    kept = keep_back(call, ground, advice)
-    plan = _plan(call, ground, probed, advice, slots, call.end - kept.total, len(before))
+    kept = keep_back(context.settings, advice, data.n_images)
+    plan = _plan(context, data, probed, advice, slots, context.end - kept.total, len(probes))
     left = plan.task.deadline - time.time()
-    _tell_plan(call.console, plan, left)
-    for record in before:
-        call.console.note_score(record)
-    call.console.trial_header(len(plan.n_stages))
-    searched: list[TrialRecord] = []
+    _show_plan(context.console, plan, left)
+    trials: list[TrialRecord] = []
 
     def on_trial(record: TrialRecord) -> None:
-        searched.append(record)
+        trials.append(record)
         on_record(record)
-        call.console.trial(record, plan.n_stages[record.config["backbone"]])
 
     interrupted = False
     give_back_memory()  # the driver only waits now
-    with call.console.countdown(left):
+    with context.console.countdown(left):
         try:
             interrupted = run_search(plan, on_trial).interrupted
         except SearchError as error:
-            call.console.line(f"  {error}", "red")
-    if not interrupted and call.run.has_model:
-        _average(call, replace(plan.task, deadline=plan.task.deadline + kept.average), before)
-    return Searched(tuple(searched), interrupted)
+            context.console.line(f"  {error}", "red")
+    if not interrupted and context.run.has_model:
+        _average(context, replace(plan.task, deadline=plan.task.deadline + kept.average), probes)
+    return Searched(tuple(trials), interrupted)
 
 
 def _plan(
-    call: Call,
-    ground: Ground,
-    probed: Sequence[Probed],
+    context: RunContext,
+    data: PreparedData,
+    probed: Sequence[ProbedBackbone],
     advice: Advice,
     slots: Slots,
     deadline: float,
     first_number: int,
 ) -> SearchPlan:
-    space, n_stages, twins = _narrow(call, probed, advice)
-    call.run.space.write_text(to_toml(space), "utf-8")
-    starts = [space.clip(point, n_stages) for point in starts_with(advice, space.backbones, twins)]
+    space, n_stages, duplicates = _narrow(context, probed, advice)
+    context.run.space.write_text(to_toml(space), "utf-8")
+    points = start_points_of(advice.start_points, space.backbones, duplicates)
+    starts = [space.clip(point, n_stages) for point in points]
     return SearchPlan(
-        run=call.run,
-        task=make_task(call, ground, probed, space, starts, slots, deadline),
+        run=context.run,
+        task=make_task(context, data, probed, space, starts, slots, deadline),
         space=space,
         n_stages=n_stages,
         start_points=starts,
-        n_trials=call.settings.budget.n_trials,
+        n_trials=context.settings.budget.n_trials,
         slots=slots,
         first_number=first_number,
     )
 
 
-def _narrow(call: Call, probed: Sequence[Probed], advice: Advice) -> tuple[SearchSpace, dict[str, int], dict[str, str]]:
-    """The space with the best backbones only, the stages of each, and those left out for a twin."""
-    weights = {one.evidence.name: one.prepared.weights_sha256 for one in probed}
-    distinct, twins = without_twins(advice.backbones, weights)
-    chosen, left_out = chosen_backbones(distinct)
-    left_out |= {twin: f"its weights are those of {name}" for twin, name in twins.items()}
+def _narrow(
+    context: RunContext, probed: Sequence[ProbedBackbone], advice: Advice
+) -> tuple[SearchSpace, dict[str, int], dict[str, str]]:
+    """The space with the best backbones only, the stages of each, and by name those with the weights of another."""
+    weights = {backbone.evidence.name: backbone.prepared.weights_sha256 for backbone in probed}
+    distinct, duplicates = without_duplicates(advice.backbones, weights)
+    chosen, left_out = choose_searched(distinct)
+    left_out |= {name: f"its weights are those of {same}" for name, same in duplicates.items()}
     for name, why in left_out.items():
-        call.console.line(f"  {name}: not searched, {why}")
-    space = call.checked.space or load_space(advice.scenario.space)
-    return space.narrow(backbone=tuple(one.name for one in chosen)), {one.name: one.n_stages for one in chosen}, twins
+        context.console.line(f"  {name}: not searched, {why}")
+    space = context.inputs.space or load_space(advice.scenario.space)
+    n_stages = {backbone.name: backbone.n_stages for backbone in chosen}
+    return space.narrow(backbone=tuple(n_stages)), n_stages, duplicates
 
 
-def _tell_plan(console: Console, plan: SearchPlan, left: float) -> None:
+def _show_plan(console: Console, plan: SearchPlan, left: float) -> None:
     """The frame of the search, and what an epoch and a full trial of each backbone take at some freeze depths."""
     task = plan.task
     backbones = "1 backbone" if len(plan.n_stages) == 1 else f"{len(plan.n_stages)} backbones"
@@ -122,15 +128,100 @@ def _tell_plan(console: Console, plan: SearchPlan, left: float) -> None:
     for name, files in task.backbones.items():
         depths = sorted({files.n_stages - 1, *range(0, files.n_stages, 3)}, reverse=True)
         configs = [{"backbone": name, "freeze_depth": depth, "augmentation": "light"} for depth in depths]
-        told = [
+        times = [
             f"{depth}: {predict(config, 1, depth) - START_SECONDS:.1f} / {predict(config, task.max_t, 0):.0f} s"
             for depth, config in zip(depths, configs, strict=True)
         ]
-        console.line(f"  {name}, an epoch / a full trial at freeze depth {', '.join(told)}")
+        console.line(f"  {name}, an epoch / a full trial at freeze depth {', '.join(times)}")
+    console.trial_header()
 
 
-def _average(call: Call, task: TrainingTask, probes: Sequence[TrialRecord]) -> None:
-    name = f"probe-{load_card(call.run.model).config['backbone']}"
-    probe = next((one for one in probes if one.trial_id == name), None)
-    call.console.line(f"  {average_winner(task, call.run, probe)}")
+def _average(context: RunContext, task: TrainingTask, probes: Sequence[TrialRecord]) -> None:
+    name = f"probe-{load_card(context.run.model).config['backbone']}"
+    probe = next((record for record in probes if record.trial_id == name), None)
+    context.console.line(f"  {average_winner(task, context.run, probe)}")
     give_back_memory()
+
+
+def make_task(
+    context: RunContext,
+    data: PreparedData,
+    probed: Sequence[ProbedBackbone],
+    space: SearchSpace,
+    start_points: Sequence[Config],
+    slots: Slots,
+    deadline: float,
+) -> TrainingTask:
+    """What the workers need to know, with the epochs of a full trial that fit the time.
+
+    Args:
+        context, data, probed: what was measured.
+        space: what is searched.
+        start_points: stand for the trials to come.
+        slots: how many trials run at once.
+        deadline: time.time() at which training stops.
+    """
+    manifest = context.run.cache / "manifest.npz"
+    save_manifest(manifest, data.dataset.labels, data.dataset.split)
+    task = TrainingTask(
+        run_dir=str(context.run.path),
+        store=str(data.store.path),
+        manifest=str(manifest),
+        classes=data.dataset.classes,
+        metric=data.metric,
+        balanced=data.balanced,
+        backbones=_backbone_files(context, data, probed, space),
+        precision=data.precision,
+        max_t=MOST_EPOCHS,
+        n_views=MOST_VIEWS,
+        cache_dir=str(context.cache.folder),
+        cache_limit=context.cache.limit,
+        data_fingerprint=data.dataset.image_fingerprint(),
+        seed=context.settings.seed,
+        deadline=deadline,
+        threads=slots.cpus,
+        provenance=data.provenance,
+    )
+    predict, left = predictor(task), deadline - time.time()
+    max_t = plan_epochs(space, start_points, predict, left)
+    return replace(task, max_t=max_t, n_views=plan_views(start_points, max_t, predict, left))
+
+
+def _backbone_files(
+    context: RunContext, data: PreparedData, probed: Sequence[ProbedBackbone], space: SearchSpace
+) -> dict[str, BackboneFiles]:
+    searched = {backbone.evidence.name: backbone for backbone in probed if backbone.evidence.name in space.backbones}
+    stages = measure_backbones(
+        {name: (backbone.prepared.entry.timm_name, backbone.prepared.state) for name, backbone in searched.items()},
+        len(data.dataset.classes),
+        data.precision,
+    )
+    n_train, n_val, _ = data.n_images
+    files = {}
+    for name, backbone in searched.items():
+        prepared = backbone.prepared
+        head = context.run.cache / "heads" / f"{name}.npz"
+        head.parent.mkdir(parents=True, exist_ok=True)
+        save_head(_start_head(backbone, data), head)
+        limit = min(BASE_BYTES, context.cache.limit // 2)
+        lowest = space.lowest_depth(prepared.n_stages)
+        files[name] = BackboneFiles(
+            weights_sha256=prepared.weights_sha256,
+            state=str(prepared.state),
+            converted=str(prepared.converted or ""),
+            head=str(head),
+            source_learning_rate=prepared.entry.source_learning_rate(),
+            n_stages=prepared.n_stages,
+            seconds_per_image=local_cpus() / prepared.images_per_second,
+            timm_name=prepared.entry.timm_name,
+            stages=stages[name],
+            base_depth=base_depth(stages[name], lowest, MOST_VIEWS * n_train + n_val, limit),
+        )
+    return files
+
+
+def _start_head(probed: ProbedBackbone, data: PreparedData) -> Probe:
+    """The head that trials start from (LP-FT, arXiv 2202.10054)."""
+    features = labelled_features(probed.prepared, data.dataset)
+    arguments = features.train, features.train_labels, features.val, features.val_labels, features.n_classes
+    return fit_probe(*arguments, balanced=data.balanced, floor=START_FLOOR)

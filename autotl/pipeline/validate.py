@@ -1,99 +1,142 @@
-"""What a fit was given, looked at as a whole before anything expensive starts."""
+"""What a call was given, checked as a whole before anything expensive starts."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autotl.advice.reference_set import Yardstick, load_yardstick
+from autotl.advice.reference_set import ReferenceSet, load_reference_set
 from autotl.data.folder import Listing, list_folder
-from autotl.errors import BackboneError, InputError, Problem, SettingsError, raise_if_any
+from autotl.errors import BackboneError, Problem, SettingsError, SpaceError, raise_if_any
 from autotl.models.catalog import BackboneEntry, find_entry, load_catalog
 from autotl.models.weights import is_available, locate
-from autotl.pipeline.earlier_runs import OwnSource, find_sources
+from autotl.pipeline.earlier_runs import EarlierRun, find_earlier_runs
+from autotl.result import Callback
 from autotl.settings import FitSettings, check_settings
-from autotl.space.files import load_space
+from autotl.space.files import load_space, space_from_plain
 from autotl.space.search_space import SearchSpace
 from autotl.storage import rundir
 
+EVENTS = ("on_advice", "on_trial", "on_end")
+"""The methods of `autotl.result.Callback`."""
+
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class ValidInput:
     """Input without problems.
 
     Attributes:
         listing: the images.
-        entries: the backbones asked for, sources among them; none: all that are here, and sources.
+        entries: the backbones asked for, with the models of earlier runs; none: all that are here, and those.
         space: None: the one that the advice names.
-        yardstick: None: the one shipped.
-        sources: models of earlier runs.
+        reference: None: the one shipped.
+        earlier_runs: whose models are backbones as well.
     """
 
     listing: Listing
     entries: tuple[BackboneEntry, ...]
     space: SearchSpace | None
-    yardstick: Yardstick | None = None
-    sources: tuple[OwnSource, ...] = ()
+    reference: ReferenceSet | None = None
+    earlier_runs: tuple[EarlierRun, ...] = ()
 
 
-def check(settings: FitSettings) -> Checked:
-    """Look at everything the user gave.
+def validate(settings: FitSettings, callbacks: Sequence[Callback] = ()) -> ValidInput:
+    """Check everything the user gave.
 
     Raises:
         InputError: with all problems.
     """
-    problems = check_settings(settings)
-    space = None
-    try:
-        space = None if settings.search_space == "auto" else load_space(settings.search_space)
-    except InputError as error:
-        problems += error.problems
+    problems = [*check_settings(settings), *_check_callbacks(callbacks)]
+    space, found = _find_space(settings.search_space)
+    problems += found
+    earlier_runs, found = find_earlier_runs(settings.reuse)
+    problems += found
     names = settings.backbones
     if names == ("auto",) and space is not None:
         names = space.backbones
-    sources, wrong = find_sources(settings.sources)
-    problems += wrong
-    own = {source.entry.name: source.entry for source in sources}
-    entries: list[BackboneEntry] = []
-    for name in names if names != ("auto",) else ():
-        try:
-            if name not in own:  # the space of an earlier run names its sources, too
-                entries.append(_find_backbone(name, settings.allow_download))
-        except BackboneError as error:
-            problems += error.problems
-    if names != ("auto",):
-        entries += own.values()
-    names_found = [entry.name for entry in entries]
-    for name in sorted({name for name in names_found if names_found.count(name) > 1}):
-        problems.append(Problem("backbone", name, "is named more than once", "each backbone once"))
-    yardstick = None
-    if settings.yardstick is not None:
-        yardstick, found = _find_yardstick(settings.yardstick, settings.allow_download)
-        problems += found
+    entries, found = _find_entries(names, earlier_runs, settings.allow_download)
+    problems += found
+    reference, found = _find_reference_set(settings.reference, settings.allow_download)
+    problems += found
     if settings.output_dir is not None:
         problems += rundir.check_free(settings.output_dir)
     listing, found = list_folder(settings.dataset_dir, skip_unreadable=settings.skip_unreadable)
-    in_val = {image.label for image in listing.images if image.split == "val"}
-    if settings.metric == "roc_auc" and len(in_val) == 1:
-        where = f"dataset {settings.dataset_dir}"
-        problems.append(Problem("dataset", where, "val holds a single class; ROC AUC needs two", "2 classes or more"))
+    problems += _check_metric(settings, listing)
     raise_if_any([*problems, *found])
-    return Checked(listing, tuple(entries), space, yardstick, sources)
+    return ValidInput(listing, entries, space, reference, earlier_runs)
 
 
-def _find_yardstick(path: Path, allow_download: bool) -> tuple[Yardstick | None, list[Problem]]:
-    """The yardstick in a file, if its backbone can be loaded and made it as pretrained."""
+def _check_callbacks(callbacks: Sequence[Callback]) -> list[Problem]:
+    problems = []
+    for place, callback in enumerate(callbacks):
+        missing = [event for event in EVENTS if not callable(getattr(callback, event, None))]
+        if missing:
+            found = f"{type(callback).__name__} has no method {', '.join(missing)}"
+            allowed = f"an object with {', '.join(EVENTS)}, such as a subclass of autotl.Callback"
+            problems.append(Problem("settings", f"callbacks[{place}]", found, allowed))
+    return problems
+
+
+def _find_space(asked: str | SearchSpace) -> tuple[SearchSpace | None, list[Problem]]:
+    """The space asked for, as far as it can be used; None for "auto"."""
     try:
-        yardstick = load_yardstick(path)
-        if yardstick.weights_sha256:
+        if isinstance(asked, SearchSpace):  # made or changed by the caller: checked like a file
+            return space_from_plain(asked.to_plain(), where=f"search_space {asked.name}"), []
+        return (None if asked == "auto" else load_space(asked)), []
+    except SpaceError as error:
+        return None, list(error.problems)
+
+
+def _find_entries(
+    names: tuple[str, ...], earlier_runs: tuple[EarlierRun, ...], allow_download: bool
+) -> tuple[tuple[BackboneEntry, ...], list[Problem]]:
+    """The backbones called `names` and, beside them, the models of earlier runs; none for "auto"."""
+    if names == ("auto",):
+        return (), []
+    reused = {earlier.entry.name: earlier.entry for earlier in earlier_runs}
+    entries: list[BackboneEntry] = []
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            if name not in reused:  # the space of an earlier run names the runs that it reused, too
+                entries.append(_find_backbone(name, allow_download))
+        except BackboneError as error:
+            problems += error.problems
+    entries += reused.values()
+    problems += _check_repeats(entry.name for entry in entries)
+    return tuple(entries), problems
+
+
+def _check_repeats(names: Iterable[str]) -> list[Problem]:
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    return [Problem("backbone", name, "is named more than once", "each backbone once") for name in repeated]
+
+
+def _check_metric(settings: FitSettings, listing: Listing) -> list[Problem]:
+    in_val = {image.label for image in listing.images if image.split == "val"}
+    if settings.metric != "roc_auc" or len(in_val) != 1:
+        return []
+    where = f"dataset {settings.dataset_dir}"
+    return [Problem("dataset", where, "val holds a single class; ROC AUC needs two", "2 classes or more")]
+
+
+def _find_reference_set(path: Path | None, allow_download: bool) -> tuple[ReferenceSet | None, list[Problem]]:
+    """The reference set in a file, if its backbone can be loaded and made it as pretrained."""
+    if path is None:
+        return None, []
+    try:
+        reference = load_reference_set(path)
+        if reference.weights_sha256:
             found = "was made by the model of a run, and measures nothing with other weights"
-            return None, [Problem("settings", f"yardstick {path}", found, remedy="name that run as a source instead")]
-        _find_backbone(yardstick.backbone, allow_download)
+            return None, [Problem("settings", f"reference {path}", found, remedy="reuse that run instead")]
+        _find_backbone(reference.backbone, allow_download)
     except BackboneError as error:
-        return None, [replace(one, where=f"yardstick {path}: {one.where}") for one in error.problems]
+        return None, [replace(problem, where=f"reference {path}: {problem.where}") for problem in error.problems]
     except SettingsError as error:
         return None, list(error.problems)
-    return yardstick, []
+    return reference, []
 
 
 def _find_backbone(name: str, allow_download: bool) -> BackboneEntry:

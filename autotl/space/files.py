@@ -98,7 +98,7 @@ def load_space(name_or_path: str) -> SearchSpace:
 
 
 def space_from_plain(plain: dict[str, Any], where: str) -> SearchSpace:
-    """The space described by `plain`; `where` names its source in messages.
+    """The space described by `plain`; `where` says in messages where it came from.
 
     Raises:
         SpaceError: with every unknown, missing or unfitting key.

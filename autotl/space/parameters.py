@@ -11,7 +11,7 @@ Condition = tuple[str, tuple[Any, ...]]
 
 
 def resolve_depth(bound: int | str, n_stages: int) -> int:
-    """The freeze depth meant by `bound`: a number, "all", or "all-N", cut to 0..`n_stages`.
+    """The freeze depth meant by `bound`: a number, "all", or "all-N", clipped to 0..`n_stages`.
 
     Raises:
         ValueError: if `bound` is a text of another form.

@@ -106,7 +106,7 @@ class SearchSpace:
         return True
 
     def clip(self, config: Mapping[str, Any], n_stages: Mapping[str, int]) -> Config:
-        """The point of this space nearest to `config`: ranges are cut, a choice not on offer gives way."""
+        """The point of this space nearest to `config`: numbers are clipped, and a choice not on offer gives way."""
         clipped: Config = {}
         for parameter in self.parameters:
             value = config.get(parameter.name)

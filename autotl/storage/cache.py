@@ -1,4 +1,4 @@
-"""What is dear to compute and the same for all trials and runs, kept on disk: activations, converted models.
+"""What is costly to compute and the same for all trials and runs, kept on disk: activations, converted models.
 
 One file a key, with the key beside it as JSON. An entry is built once a node, under a lock, by whoever comes first.
 When room is needed the least recently used entries go; a process that has one mapped into memory keeps it.

@@ -34,14 +34,14 @@ def keep_finished(parent: Path, card: ModelCard, trained: dict[str, torch.Tensor
     with FileLock(parent / ".lock"):
         save_model(parent / card.trial_id, trained, card)
         total = 0
-        for place, one in enumerate(finished_trials(parent)):
-            total += (one.folder / one.card.weights).stat().st_size
+        for place, trial in enumerate(finished_trials(parent)):
+            total += (trial.folder / trial.card.weights).stat().st_size
             if place >= MAX_KEPT or (place >= 2 and total > MAX_BYTES):
-                shutil.rmtree(one.folder)
+                shutil.rmtree(trial.folder)
 
 
 def finished_trials(parent: Path) -> list[Finished]:
     """What is kept below `parent`, best first."""
     folders = [path.parent for path in parent.glob("*/model.json")]
     found = [Finished(load_card(folder), folder) for folder in folders]
-    return sorted(found, key=lambda one: (-one.card.score, one.card.log_loss, one.card.trial_id))
+    return sorted(found, key=lambda trial: (-trial.card.score, trial.card.log_loss, trial.card.trial_id))

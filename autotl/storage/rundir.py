@@ -105,9 +105,9 @@ class RunDir:
         return self.path / "model"
 
     @property
-    def yardstick(self) -> Path:
+    def reference_set(self) -> Path:
         """Embeddings of training images by the best model; a later run that reuses it measures similarity with them."""
-        return self.model / "yardstick.npz"
+        return self.model / "reference_set.npz"
 
     @property
     def has_model(self) -> bool:
@@ -141,7 +141,7 @@ class RunDir:
             file.write(json.dumps(plain, ensure_ascii=False) + "\n")
 
     def read_trials(self) -> list[dict[str, Any]]:
-        """The finished trials; a last line that was cut off by a crash is left out."""
+        """The finished trials; a last line that a crash left incomplete is skipped."""
         records = []
         for line in self.trials.read_bytes().splitlines() if self.trials.exists() else ():
             try:

@@ -33,7 +33,7 @@ class ModelCard:
         metric, score, log_loss: validation score (larger is better) and log loss it was chosen for.
         validation: that metric with its interval on the validation images.
         trial_id, epoch, config: where in the search it arose.
-        provenance: data fingerprint, seed, versions, date, the scores of the naive model, own sources.
+        provenance: data fingerprint, seed, versions, date, the scores of the majority-class baseline, earlier runs.
         weights, sha256: name and checksum of the file of weights; filled in when saved.
     """
 
@@ -55,7 +55,7 @@ class ModelCard:
 
     @property
     def least_score(self) -> float:
-        """The lower end of the 95 % interval of the score: models from there on may be as good as this one."""
+        """The lower end of the 95% interval of the score: models from there on may be as good as this one."""
         return -self.validation.high if self.metric == "log_loss" else self.validation.low
 
     def better_than(self, other: ModelCard | None) -> bool:

@@ -149,7 +149,7 @@ def measure_stages(backbone: Backbone, batch: torch.Tensor, precision: Precision
     backbone.freeze(0)
     backbone.train_mode(keep_statistics=True)
     rounds = [_Step(backbone, batch.device, precision).run(batch) for _ in range(ROUNDS)]
-    best = min(rounds, key=lambda one: one.train(0))
+    best = min(rounds, key=lambda stages: stages.train(0))
     return replace(
         best,
         forward=tuple(t / len(batch) for t in best.forward),

@@ -42,7 +42,7 @@ def f1_macro(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
 
 
 def log_loss(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
-    """Mean negative logarithm of the probability of the true class; probabilities are cut at 1e-7."""
+    """Mean negative logarithm of the probability of the true class; probabilities are clipped at 1e-7."""
     own = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(own, 1e-7, 1.0)).mean())
 
@@ -86,7 +86,7 @@ def score_of(metrics: dict[str, float], metric: str) -> float:
 
 
 def majority_score(metric: str, train_labels: NDArray[np.int64], labels: NDArray[np.int64], n_classes: int) -> float:
-    """The score on `labels` of the naive model that gives every image the class shares of the training images.
+    """The score on `labels` of the majority-class baseline, which gives every image the training images' class shares.
 
     Its answer is therefore always the largest class. Larger is better, as in `score_of`; 0.5 for ROC AUC.
 
@@ -120,7 +120,7 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 
 
 def estimate(metric: str, probabilities: Probabilities, labels: NDArray[np.int64], seed: int = 0) -> Estimate:
-    """A metric with its 95 % interval: Wilson's for accuracy, the percentile bootstrap (500 draws) for the others."""
+    """A metric with its 95% interval: Wilson's for accuracy, the percentile bootstrap (500 draws) for the others."""
     function = _METRICS[metric]
     value = function(probabilities, labels)
     if metric == "accuracy":

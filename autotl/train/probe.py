@@ -24,7 +24,7 @@ START_FLOOR = 3.0
 
 Fine-tuning moves the features, and large weights turn that into wrong logits: from the probe itself, accuracy falls in
 the first epoch. Test accuracy after 4 epochs from a probe without a floor, with the one above, and with this one:
-digits at depth 5 98.3, 99.1 (means of three seeds), 99.3 %; hand signs at depth 5 98.7, 99.2, 99.8; clothes at depth 4
+digits at depth 5 98.3, 99.1 (means of three seeds), 99.3%; hand signs at depth 5 98.7, 99.2, 99.8; clothes at depth 4
 90.3, 89.8, 94.1.
 """
 MAX_ITERATIONS = 200
@@ -80,7 +80,7 @@ def fit_probe(
         features, labels: training images, shapes (n, dimensions) and (n,); every class occurs.
         val_features, val_labels: validation images.
         n_classes: number of classes.
-        balanced: weigh classes inversely to their frequency.
+        balanced: weight classes inversely to their frequency.
         floor: `SPREAD_FLOOR`, or `START_FLOOR` for a head to start fine-tuning from.
     """
     mean, scale = features.mean(axis=0), spreads(features, floor)
@@ -159,7 +159,7 @@ def knn_probabilities(
 ) -> Features:
     """Class probabilities from the `k` nearest training images by cosine, weighted by exp(similarity / 0.07).
 
-    As in arXiv 1805.01978. `k` is cut to the number of training images. An eleventh of every row is shared by all
+    As in arXiv 1805.01978. `k` is at most the number of training images. An eleventh of every row is shared by all
     classes.
 
     Returns:

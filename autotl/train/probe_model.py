@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from autotl.frozen.prepare import Prepared
+from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.backbone import create
 from autotl.records import Estimate
 from autotl.storage.saved_model import ModelCard
 from autotl.train.probe import Probe
 
 
-def probe_state(prepared: Prepared, probe: Probe, n_classes: int) -> dict[str, torch.Tensor] | None:
+def probe_state(prepared: PreparedBackbone, probe: Probe, n_classes: int) -> dict[str, torch.Tensor] | None:
     """The weights of the backbone with the probe as its classifier; None where its classifier is not linear."""
     backbone = create(prepared.entry.timm_name, n_classes, prepared.state)
     if not backbone.set_classifier(torch.from_numpy(probe.weight), torch.from_numpy(probe.bias)):
@@ -21,7 +21,7 @@ def probe_state(prepared: Prepared, probe: Probe, n_classes: int) -> dict[str, t
 
 
 def probe_card(
-    prepared: Prepared,
+    prepared: PreparedBackbone,
     classes: tuple[str, ...],
     metric: str,
     score: float,

@@ -52,7 +52,7 @@ class TrainingTask:
         manifest: npz with labels and split.
         classes: class names.
         metric: what scores are made of.
-        balanced: weigh classes inversely to their frequency in the loss.
+        balanced: weight classes inversely to their frequency in the loss.
         backbones: by name.
         precision: "bf16" or "fp32".
         max_t: epochs of a full trial.
@@ -64,7 +64,7 @@ class TrainingTask:
         deadline: time.time() at which training stops.
         threads: CPU threads of a trial.
         provenance: goes into the card of every saved model.
-        whole_schedule: the learning rates are those of `max_t` epochs, even where the time ends earlier.
+        whole_schedule: the learning rates are those of `max_t` epochs, even where the time is up earlier.
     """
 
     run_dir: str

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from autotl.records import Status, TrialRecord
+from autotl.records import Status, TrialRecord, finite_or_none
 from autotl.storage.rundir import RunDir
 from autotl.tune.study import StudySearch
 
@@ -36,6 +35,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._first_number = first_number
         self._on_trial = on_trial
         self._curves: dict[str, list[float]] = {}
+        self._train_losses: dict[str, list[float | None]] = {}
         self._last: dict[str, dict[str, Any]] = {}
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -47,6 +47,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._last[trial.trial_id] = result
         if result["status"] != Status.FAILED:
             self._curves.setdefault(trial.trial_id, []).append(float(result["score"]))
+        if result.get("epoch", 0) > 0:
+            self._train_losses.setdefault(trial.trial_id, []).append(finite_or_none(result.get("train_loss")))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record a trial that ended, by itself or by the scheduler."""
@@ -61,9 +63,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def finish(self) -> None:
         """Record the trials that were still running when the search ended."""
         for trial_id in list(self._search.configs):
-            self._record(trial_id, cut=True)
+            self._record(trial_id, timed_out=True)
 
-    def _record(self, trial_id: str, error: str = "", cut: bool = False) -> None:
+    def _record(self, trial_id: str, error: str = "", timed_out: bool = False) -> None:
         config = self._search.configs.pop(trial_id, None)
         if config is None:
             return
@@ -72,12 +74,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             number=self._first_number + len(self.records),
             trial_id=trial_id,
             config=config,
-            status=_status(last, error, cut),
-            score=_finite(last.get("best_score")),
+            status=_status(last, error, timed_out),
+            score=finite_or_none(last.get("best_score")),
             epochs=int(last.get("epoch", 0)),
             seconds=round(float(last.get("elapsed", 0.0)), 2),
             metrics=dict(last.get("best_metrics", {})),
             curve=tuple(self._curves.pop(trial_id, [])),
+            train_losses=tuple(self._train_losses.pop(trial_id, [])),
             error=error or str(last.get("error", "")),
             worker=str(last.get("worker", "")),
             origin=self._search.origin(trial_id),
@@ -93,12 +96,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._on_trial(record)
 
 
-def _status(last: dict[str, Any], error: str, cut: bool) -> Status:
+def _status(last: dict[str, Any], error: str, timed_out: bool) -> Status:
     if error:
         return Status.FAILED
-    status = Status(last.get("status", Status.CUT))
-    return Status.CUT if cut and status is Status.STOPPED else status
-
-
-def _finite(score: float | None) -> float | None:
-    return score if score is not None and math.isfinite(score) else None
+    status = Status(last.get("status", Status.TIMED_OUT))
+    return Status.TIMED_OUT if timed_out and status is Status.STOPPED else status

@@ -1,7 +1,7 @@
 """The only file that knows Optuna: a search space as an Optuna study, driven by Ray Tune.
 
 `StudySearch` is Ray's `OptunaSearch` with four of its habits mended (Ray 2.60, Optuna 5):
-trials that the scheduler stopped are told as PRUNED, not as COMPLETE with their last value, so that the sampler
+trials that the scheduler stopped are reported as PRUNED, not as COMPLETE with their last value, so that the sampler
 does not compare one epoch with ten; a NaN ends a trial as FAIL instead of leaving it RUNNING for ever; a trial that
 crashes keeps the scores it had reported; every run has a study name of its own.
 """
@@ -157,7 +157,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         )
         clipped = [space.clip(point, n_stages) for point in start_points]
         self._start_points = [point for place, point in enumerate(clipped) if point not in clipped[:place]]
-        self._one_fits = False  # of the start points
+        self._start_point_fits = False  # one of them, so far
         self._too_long: list[Config] = []  # as long as none did: start points that did not fit the time left
 
     def _define(self, trial: Any) -> Config:
@@ -188,9 +188,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             point = self._start_points.pop(0)
             if self._fits(point, left):
                 self._too_long.clear()
-                self._one_fits = True
+                self._start_point_fits = True
                 return self._ask(trial_id, point, "advice")
-            if not self._one_fits:
+            if not self._start_point_fits:
                 self._too_long.append(point)
         shorter = None if self._scores else self._shorter(left)
         if shorter is not None:
@@ -229,16 +229,16 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _lost(self, config: Config) -> bool:
         """Whether trials of the same backbone, weights and freeze depth have had their chance.
 
-        None of them is an equal of the best, or others, as often tried, score higher in less time (score per second).
-        The sampler alone goes on with depths that are cheap and so were tried often, when dear ones have long been
-        better, and with dear ones that gain nothing.
+        None of them is a near-tie of the best, or others, as often tried, score higher in less time (score per second).
+        The sampler alone goes on with depths that are cheap and so were tried often, when costly ones have long been
+        better, and with costly ones that gain nothing.
         """
         tried = self._tried()
         count, best, seconds = tried.get(_kind(config), (0, -math.inf, 0.0))
         if count < LOST_TRIALS:
             return False
-        rivals = [one for one in tried.values() if one[0] >= LOST_TRIALS]
-        return best < self._least() or any(score > best and cost < seconds for _, score, cost in rivals)
+        rivals = [(score, cost) for tries, score, cost in tried.values() if tries >= LOST_TRIALS]
+        return best < self._least() or any(score > best and cost < seconds for score, cost in rivals)
 
     def _tried(self) -> dict[tuple[Any, ...], tuple[int, float, float]]:
         """Of each kind how many trials have ended, their best score, and the fewest seconds of a full one now."""
@@ -301,7 +301,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._scores[trial_id] = max(score, self._scores.get(trial_id, score))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study how a trial ended: with its best score, as pruned, or as failed."""
+        """Report to the study how a trial ended: with its best score, as pruned, or as failed."""
         if trial_id in self._completed_trials or trial_id not in self._ot_trials:
             return
         # Ray does not pass on the result with which a trial ends; one that its time budget ended has passed already.

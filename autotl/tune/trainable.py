@@ -19,7 +19,8 @@ from autotl.records import Status
 from autotl.storage.finished import keep_finished
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import offer
-from autotl.train.loop import EpochReport, FineTuning, OutOfTime
+from autotl.train.epoch import EpochReport, OutOfTime
+from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask
 
 TASK_KEY = "task"
@@ -65,7 +66,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
             self._keep_best(report)
         except OutOfTime:
             self._fine_tuning = None
-            return self._result(None, Status.CUT, "")
+            return self._result(None, Status.TIMED_OUT, "")
         except Exception:  # one trial's failure must not end the search
             self._fine_tuning = None
             return self._result(None, Status.FAILED, traceback.format_exc())
@@ -105,15 +106,16 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _status(self, report: EpochReport) -> Status:
         assert self._fine_tuning is not None
-        if report.epoch >= self._fine_tuning.planned and not report.cut:
+        if report.epoch >= self._fine_tuning.planned and not report.timed_out:
             return Status.COMPLETED
         # A trial that goes on counts as stopped: if the scheduler ends it, this is its last word.
-        return Status.CUT if report.cut or time.time() >= self._task.deadline else Status.STOPPED
+        return Status.TIMED_OUT if report.timed_out or time.time() >= self._task.deadline else Status.STOPPED
 
     def _result(self, report: EpochReport | None, status: Status, error: str) -> dict[str, Any]:
         best = self._best
         return {
             "score": report.score if report else float("nan"),
+            "train_loss": report.train_loss if report else float("nan"),
             "epoch": report.epoch if report else 0,
             "best_score": best.score if best else float("nan"),
             "best_epoch": best.epoch if best else 0,

@@ -18,7 +18,8 @@ from autotl.data.pixels import open_store
 from autotl.storage.rundir import write_json
 from autotl.train.metrics import all_metrics
 from autotl.train.task import TrainingTask
-from autotl.tune.runner import Searched, SearchPlan, Slots
+from autotl.tune.runner import Searched, SearchPlan
+from autotl.tune.session import Slots
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 FAR_AWAY = 1e12
@@ -58,7 +59,7 @@ def _one_thread() -> None:
 def toy_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> ToyRun:
     """The task of a fit that ends where its search would begin: 27 training and 9 validation images, float32.
 
-    The head is the one that trials start from made weaker: one that is right about everything would hide differences.
+    The head that trials start from is made weaker: a head that is right about everything would hide differences.
     """
     folder = tmp_path_factory.mktemp("toy-run")
     tasks: list[TrainingTask] = []
@@ -70,7 +71,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> ToyRun:
         return Searched((), interrupted=False)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autotl.tune.runner.RaySession", _NoRay)
+        patch.setattr("autotl.tune.session.RaySession", _NoRay)
         patch.setattr("autotl.pipeline.search.run_search", keep_task)
         settings: dict[str, Any] = {"backbones": LITE0, "search_space": "quick", "val_fraction": 0.25, "n_trials": 1}
         result = autotl.fit(shapes, output_dir=folder / "run", timeout="10m", quiet=True, **settings)

@@ -1,4 +1,4 @@
-"""Contract of a divided model: two parts that are the whole, of which training moves only the second."""
+"""Contract of a partitioned model: two parts that make up the whole; training changes only the second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from autotl.models.backbone import Backbone, create
 from autotl.models.catalog import find_entry
-from autotl.models.partition import Split, divide
+from autotl.models.partition import Partition, divide
 from autotl.models.weights import load_pretrained, locate, save_state
 
 SIDE = 64
@@ -21,36 +21,36 @@ def images(seed: int, n: int) -> torch.Tensor:
 
 
 class PrefixSuffixContract:
-    """What `train.loop` relies on. A subclass gives `backbone` and `split_at`, and the depths to try."""
+    """What `train.loop` relies on. A subclass gives `backbone` and `partition_at`, and the depths to try."""
 
     @pytest.fixture
     def backbone(self) -> Backbone:
         """A fresh backbone in evaluation mode; each test may train it."""
         raise NotImplementedError
 
-    def split_at(self, backbone: Backbone, depth: int) -> Split:
+    def partition_at(self, backbone: Backbone, depth: int) -> Partition:
         """`backbone` divided at `depth`."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("depth", EVERY_DEPTH)
     def test_the_parts_are_the_whole(self, backbone: Backbone, depth: int) -> None:
-        split = self.split_at(backbone, depth)
-        other = images(7, 3)  # neither the images nor the batch size that the division was made with
+        partition = self.partition_at(backbone, depth)
+        other = images(7, 3)  # neither the images nor the batch size that the partition was made with
         with torch.inference_mode():
             whole = backbone.model(other)
-            boundary = split.prefix(other)
-            joined = split.suffix(boundary)
-        assert split.depth == depth
-        assert boundary.shape == (3, *split.shape)
+            boundary = partition.prefix(other)
+            joined = partition.suffix(boundary)
+        assert partition.depth == depth
+        assert boundary.shape == (3, *partition.shape)
         assert whole.std() > 1e-3
         torch.testing.assert_close(joined, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
 
     @pytest.mark.parametrize("depth", EVERY_DEPTH)
     def test_images_of_a_batch_do_not_mix(self, backbone: Backbone, depth: int) -> None:
-        split = self.split_at(backbone, depth)
+        partition = self.partition_at(backbone, depth)
         with torch.inference_mode():
-            together = split.prefix(images(8, 3))
-            alone = torch.cat([split.prefix(image[None]) for image in images(8, 3)])
+            together = partition.prefix(images(8, 3))
+            alone = torch.cat([partition.prefix(image[None]) for image in images(8, 3)])
         torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4 * float(together.abs().max()))
 
     @pytest.mark.parametrize("keep_statistics", [True, False], ids=["statistics-kept", "statistics-renewed"])
@@ -58,31 +58,31 @@ class PrefixSuffixContract:
     def test_training_the_suffix_leaves_the_prefix_as_it_was(
         self, backbone: Backbone, depth: int, keep_statistics: bool
     ) -> None:
-        split = self.split_at(backbone, depth)
+        partition = self.partition_at(backbone, depth)
         x = images(9, 4)
         with torch.no_grad():
-            before, logits_before = split.prefix(x), backbone.model.eval()(x)
+            before, logits_before = partition.prefix(x), backbone.model.eval()(x)
         backbone.freeze(depth)
         backbone.train_mode(keep_statistics=keep_statistics)
         trained = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.1)
         for _ in range(2):
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(split.suffix(before), torch.tensor([0, 1, 2, 0])).backward()
+            torch.nn.functional.cross_entropy(partition.suffix(before), torch.tensor([0, 1, 2, 0])).backward()
             optimizer.step()
         backbone.model.eval()
         with torch.no_grad():
-            after, logits_after = split.prefix(x), backbone.model(x)
-            joined = split.suffix(before)
+            after, logits_after = partition.prefix(x), backbone.model(x)
+            joined = partition.suffix(before)
         assert torch.equal(after, before)
         assert (logits_after - logits_before).abs().max() > 1e-3
         # What was cached before training still stands for the images.
         torch.testing.assert_close(joined, logits_after, rtol=1e-3, atol=1e-3 * float(logits_after.abs().max()))
 
-    def test_dividing_at_one_depth_leaves_a_division_at_another_valid(self, backbone: Backbone) -> None:
+    def test_dividing_at_one_depth_leaves_a_partition_at_another_valid(self, backbone: Backbone) -> None:
         first, last = EVERY_DEPTH[0], EVERY_DEPTH[-1]
-        shallow = self.split_at(backbone, first)
-        deep = self.split_at(backbone, last)
+        shallow = self.partition_at(backbone, first)
+        deep = self.partition_at(backbone, last)
         x = images(10, 2)
         with torch.inference_mode():
             whole = backbone.model(x)
@@ -109,7 +109,7 @@ class TestDivideOnLite0(PrefixSuffixContract):
         backbone.model.eval()
         return backbone
 
-    def split_at(self, backbone: Backbone, depth: int) -> Split:
+    def partition_at(self, backbone: Backbone, depth: int) -> Partition:
         return divide(backbone, depth, images(6, 2))
 
     def test_every_depth_is_tried(self, backbone: Backbone) -> None:

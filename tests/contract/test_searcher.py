@@ -92,12 +92,12 @@ class SearcherContract:
         endings: list[Callable[[str], None]] = [
             lambda trial: searcher.on_trial_complete(trial, report(0.8, 3, "completed")),
             lambda trial: searcher.on_trial_complete(trial, report(0.4, 1, "stopped")),
-            lambda trial: searcher.on_trial_complete(trial, report(0.4, 1, "cut")),
+            lambda trial: searcher.on_trial_complete(trial, report(0.4, 1, "timed_out")),
             lambda trial: searcher.on_trial_complete(trial, report(math.nan, 1, "failed", math.nan)),
             lambda trial: searcher.on_trial_complete(trial, None, error=True),
             lambda trial: searcher.on_trial_complete(trial, report(0.5, 1), error=True),
         ]
-        for number in range(18):  # past the random start, so that the sampler has to digest what it was told
+        for number in range(18):  # past the random start, so that the sampler has to digest these reports
             trial = f"t{number}"
             self.ask(searcher, trial)
             searcher.on_trial_result(trial, report(0.3, 1))

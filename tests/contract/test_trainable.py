@@ -33,7 +33,10 @@ CONFIG: dict[str, Any] = {
     "label_smoothing": 0.0,
     "batch_size": 9,
 }
-KEYS = {"score", "epoch", "best_score", "best_epoch", "best_metrics", "status", "error", "elapsed", "worker", "done"}
+KEYS = {
+    *("score", "train_loss", "epoch", "best_score", "best_epoch", "best_metrics"),
+    *("status", "error", "elapsed", "worker", "done"),
+}
 Start = Callable[..., tune.Trainable]
 
 
@@ -89,6 +92,7 @@ class TrainableContract:
         assert [result["done"] for result in results] == [False, False, False, True]
         assert [result["status"] for result in results] == ["stopped", "stopped", "stopped", "completed"]
         assert all(math.isfinite(result["score"]) for result in results)
+        assert [math.isfinite(result["train_loss"]) for result in results] == [False, True, True, True]
         assert all(result["error"] == "" for result in results)
 
     def test_every_result_has_the_keys_in_plain_json(self, start: Start) -> None:
@@ -136,7 +140,7 @@ class TrainableContract:
     def test_deeper_trials_after_shallower_ones_start_from_the_probe_too(
         self, start: Start, toy_run: Any, task_file: Callable[..., Path]
     ) -> None:
-        """What was computed for one depth may serve another; it must not change what that one sees."""
+        """What was computed for one depth may serve another; it must not change what the other sees."""
         trainable = start({"freeze_depth": 3})
         for depth in (3, 5, 4):
             self.restart(trainable, task_file(), {"freeze_depth": depth})
@@ -176,9 +180,11 @@ class TrainableContract:
         assert math.isnan(results[-1]["best_score"])
         assert not (tmp_path / "run" / "model" / "model.json").exists()
 
-    def test_past_the_deadline_the_first_result_is_cut_and_still_has_a_score(self, start: Start, toy_run: Any) -> None:
+    def test_past_the_deadline_the_first_result_is_timed_out_and_still_has_a_score(
+        self, start: Start, toy_run: Any
+    ) -> None:
         (result,) = self.run(start(deadline=1.0))
-        assert result["status"] == "cut"
+        assert result["status"] == "timed_out"
         assert result["epoch"] == 0
         assert result["score"] == pytest.approx(-toy_run.probe_metrics["log_loss"], rel=0.03)
 

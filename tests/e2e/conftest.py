@@ -41,7 +41,7 @@ def wait_for(
 ) -> Any:
     """Ask `condition` ten times a second until it gives something true, which is returned.
 
-    `process` is what has to go on running meanwhile, and `output` tells what it printed.
+    `process` is what has to go on running meanwhile, and `output` gives what it printed.
     """
     pause = threading.Event()
     for _ in range(int(seconds * 10)):

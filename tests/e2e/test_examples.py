@@ -21,7 +21,7 @@ def run(commands: Any, script: str, *arguments: object, cwd: Path) -> str:
 
 def test_every_example_is_tested() -> None:
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
-    assert scripts == {"fit_a_folder.py", "advise_only.py", "own_search_space.py"}
+    assert scripts == {"fit_a_folder.py", "advise_only.py", "own_search_space.py", "callbacks.py"}
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in EXAMPLES.glob("*.py")))
@@ -68,3 +68,18 @@ def test_own_search_space(commands: Any, dataset: Path, tmp_path: Path) -> None:
     assert 0.02 <= config["learning_rate_factor"] <= 0.2
     assert config["batch_size"] == 16
     assert f"best: {json.loads((run_dir / 'result.json').read_text('utf-8'))['validation']['value']:.4f}" in text
+
+
+def test_callbacks(commands: Any, dataset: Path, tmp_path: Path) -> None:
+    text = run(
+        commands,
+        "callbacks.py",
+        dataset,
+        *("--timeout", "10m", "--n-trials", 1, "--space", "quick", "--backbone", commands.LITE0),
+        cwd=tmp_path,
+    )
+    lines = (tmp_path / "trials.jsonl").read_text("utf-8").splitlines()
+    assert f"{len(lines)} trials in trials.jsonl, 1 of them proposed by the search" in text
+    (run_dir,) = (tmp_path / "autotl_runs").iterdir()
+    written = (run_dir / "trials.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["trial_id"] for line in lines] == [json.loads(line)["trial_id"] for line in written]

@@ -79,7 +79,7 @@ class TestCtrlC:
 
     def test_no_trial_counts_as_failed_for_it(self, interrupted: Interrupted) -> None:
         lines = (interrupted.run / "trials.jsonl").read_text("utf-8").splitlines()
-        assert {json.loads(line)["status"] for line in lines} <= {"completed", "stopped", "cut"}
+        assert {json.loads(line)["status"] for line in lines} <= {"completed", "stopped", "timed_out"}
 
     def test_the_model_loads(self, commands: Any, interrupted: Interrupted, dataset: Path, tmp_path: Path) -> None:
         done = commands.run("evaluate", interrupted.run, dataset, "--json", cwd=tmp_path)
@@ -106,7 +106,7 @@ class TestKilled:
         done = commands.run("predict", killed.run, dataset / "test", "--format", "json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         predictions = json.loads(done.stdout)
-        right = sum(one["label"] == Path(one["path"]).parent.name for one in predictions)
+        right = sum(prediction["label"] == Path(prediction["path"]).parent.name for prediction in predictions)
         assert right >= 15  # of 18
 
     def test_trials_and_settings_survive_and_there_is_no_result(self, commands: Any, killed: Killed) -> None:

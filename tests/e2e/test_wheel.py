@@ -15,7 +15,7 @@ pytest.importorskip("hatchling", reason="the wheel is built without a download")
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOOK = """
 import json, autotl
-from autotl.advice.reference import load_yardstick
+from autotl.advice.reference_set import load_reference_set
 from autotl.models.catalog import load_catalog
 from autotl.space.files import load_space, shipped_names, spaces_dir
 print(json.dumps({
@@ -23,7 +23,7 @@ print(json.dumps({
     "spaces_dir": str(spaces_dir()),
     "spaces": [load_space(name).name for name in shipped_names()],
     "catalog": len(load_catalog()),
-    "yardstick": load_yardstick().backbone,
+    "reference_set": load_reference_set().backbone,
 }))
 """
 
@@ -63,7 +63,7 @@ def test_its_own_files_are_found(commands: Any, installed: Path, tmp_path: Path)
     assert Path(seen["spaces_dir"]).is_relative_to(installed)
     assert seen["spaces"] == sorted(path.stem for path in (CHECKOUT / "search_spaces").glob("*.toml"))
     assert seen["catalog"] >= 3
-    assert seen["yardstick"] == commands.LITE0
+    assert seen["reference_set"] == commands.LITE0
 
 
 def test_its_command_line_works(commands: Any, installed: Path, tmp_path: Path) -> None:

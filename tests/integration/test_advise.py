@@ -1,4 +1,4 @@
-"""Advice on real images: no training, no Ray, no run folder."""
+"""Advice on real images: no training, and no Ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import autotl
-from autotl.tune.runner import Slots
+from autotl.tune.session import Slots
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 
@@ -38,14 +38,14 @@ def test_advice_says_what_the_data_is_like_and_what_follows(shapes: Path, tmp_pa
     assert advice.size.n_images == 36
     assert advice.size.n_classes == 3
     assert not advice.size.large
-    assert not advice.similarity.similar  # coloured shapes on gray noise are no photographs
+    assert not advice.similarity.similar  # coloured shapes on grey noise are no photographs
     assert 0 <= advice.similarity.similarity < 0.5
     assert advice.scenario.number == 2
     assert advice.strategy == advice.scenario.strategy
     (evidence,) = advice.backbones
     assert evidence.name == LITE0
     assert evidence.probe_score > 0.6
-    codes = {one.code for one in advice.statements}
+    codes = {statement.code for statement in advice.statements}
     assert {"size", "similarity", "scenario", "backbones", "stages", "learning_curve", "start_points"} <= codes
     assert sorted(evidence.stage_scores) == list(range(1, evidence.n_stages + 1))
     assert evidence.stage_scores.keys() == evidence.stage_errors.keys()
@@ -73,7 +73,7 @@ def test_an_image_damaged_in_the_middle_is_named_or_left_out(tmp_path: Path, wri
     assert problem.where == str(root / "square" / "02.png")
     assert "skip_unreadable=True" in problem.remedy
     advice = autotl.advise(root, backbones=LITE0, skip_unreadable=True)
-    (statement,) = (one for one in advice.statements if one.code == "unreadable")
+    (statement,) = (statement for statement in advice.statements if statement.code == "unreadable")
     assert statement.evidence["paths"] == ["square/02.png"]
     assert advice.size.n_images == 14
 
@@ -97,9 +97,24 @@ class NoRay:
 def test_a_fit_that_stopped_at_a_damaged_image_can_be_repeated_with_the_same_run_folder(
     tmp_path: Path, write_shapes: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autotl.tune.runner.RaySession", NoRay)
+    monkeypatch.setattr("autotl.tune.session.RaySession", NoRay)
     root = write_shapes(tmp_path / "data", 5)
     damage_in_the_middle(root / "square" / "02.png")
     for _ in range(2):
         with pytest.raises(autotl.DatasetError, match=r"02\.png: unreadable image"):
             autotl.fit(root, backbones=LITE0, output_dir=tmp_path / "run", quiet=True)
+
+
+def test_a_fit_measures_similarity_with_the_reference_set_it_is_given(
+    shapes: Path, tmp_path: Path, write_shapes: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotl.tune.session.RaySession", NoRay)
+    reference, run = tmp_path / "shapes.npz", tmp_path / "run"
+    autotl.build_reference_set(write_shapes(tmp_path / "photographs", 10, seed=1), LITE0, reference, name="shapes")
+    with pytest.raises(AssertionError, match="the search began"):
+        autotl.fit(shapes, backbones=LITE0, reference=reference, output_dir=run, quiet=True)
+    settings = json.loads((run / "settings.json").read_text("utf-8"))
+    assert settings["reference"] == str(reference)
+    similarity = json.loads((run / "advice.json").read_text("utf-8"))["similarity"]
+    assert similarity["reference"] == "shapes"
+    assert similarity["similarity"] > 0.5  # to ImageNet it is below

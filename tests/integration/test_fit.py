@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from safetensors.numpy import load_file
 
 import autotl
-from autotl.advice.reference_set import load_yardstick
+from autotl.advice.reference_set import load_reference_set
 from autotl.records import Status, TrialRecord
 from autotl.space.files import load_space
 from autotl.storage.saved_model import load_card
@@ -40,7 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, write_shapes: Callable[...
 
 @pytest.fixture(scope="module")
 def result(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> autotl.FitResult:
-    """The one fit that most tests look at. It has ten minutes and two trials: only the trials can end it in time."""
+    """The fit that most tests look at. It has ten minutes and two trials: only the trials can end it in time."""
     return autotl.fit(
         dataset,
         backbones=LITE0,
@@ -69,8 +69,8 @@ class TestResult:
         assert result.test.n_images == 24
         assert result.test.value > 0.8  # chance is a third
         assert result.test.low > 1 / 3
-        naive = result.predictor.card.provenance["majority_score_test"]
-        assert naive == pytest.approx(1 / 3), "what a run that reuses this model compares it with"
+        baseline = result.predictor.card.provenance["majority_score_test"]
+        assert baseline == pytest.approx(1 / 3), "what a run that reuses this model compares it with"
 
     def test_the_validation_score_is_that_of_images_held_back(self, result: autotl.FitResult) -> None:
         assert result.validation.n_images == 12  # a fifth of 60
@@ -85,7 +85,7 @@ class TestResult:
     def test_the_number_of_trials_ends_the_search(self, result: autotl.FitResult) -> None:
         assert len(searched(result)) == 2
         assert not result.interrupted
-        assert all(trial.status is not Status.CUT for trial in searched(result))
+        assert all(trial.status is not Status.TIMED_OUT for trial in searched(result))
 
     def test_trials_start_with_the_linear_probe(self, result: autotl.FitResult) -> None:
         probe = result.trials[0]
@@ -117,12 +117,14 @@ class TestResult:
         for trial in searched(result):
             assert space.contains(trial.config, {LITE0: 8})
 
-    def test_the_winner_is_the_best_trial_or_the_average_of_it_and_its_equals(self, result: autotl.FitResult) -> None:
+    def test_the_winner_is_the_best_trial_or_the_average_of_it_and_its_near_ties(
+        self, result: autotl.FitResult
+    ) -> None:
         card = result.predictor.card
         scores = {trial.trial_id: trial.score for trial in result.trials if trial.score is not None}
         assert result.validation.value == pytest.approx(card.score)
-        assert {*card.provenance.get("soup", [card.trial_id])} <= {*scores}
-        if card.trial_id != "soup":
+        assert {*card.provenance.get("average", [card.trial_id])} <= {*scores}
+        if card.trial_id != "average":
             assert card.score == pytest.approx(max(scores.values()))
 
     def test_held_back_images_are_a_fifth_of_the_training_images(self, result: autotl.FitResult) -> None:
@@ -149,14 +151,14 @@ class TestRunFolder:
         inside = sorted(path.name for path in (result.run_dir / "model").iterdir())
         assert len(inside) == 3
         assert inside[0] == "model.json"
-        assert inside[1].endswith(".safetensors")
-        assert inside[2] == "yardstick.npz"
+        assert inside[1] == "reference_set.npz"
+        assert inside[2].endswith(".safetensors")
 
-    def test_its_yardstick_is_of_its_training_images_by_its_model(self, result: autotl.FitResult) -> None:
-        yardstick = load_yardstick(result.run_dir / "model" / "yardstick.npz")  # allows no pickle
-        assert yardstick.embeddings.shape == (48, 1280)
-        assert {name: yardstick.names.count(name) for name in CLASSES} == dict.fromkeys(CLASSES, 16)
-        assert yardstick.weights_sha256 == load_card(result.run_dir / "model").sha256
+    def test_its_reference_set_is_of_its_training_images_by_its_model(self, result: autotl.FitResult) -> None:
+        reference = load_reference_set(result.run_dir / "model" / "reference_set.npz")  # allows no pickle
+        assert reference.embeddings.shape == (48, 1280)
+        assert {name: reference.class_names.count(name) for name in CLASSES} == dict.fromkeys(CLASSES, 16)
+        assert reference.weights_sha256 == load_card(result.run_dir / "model").sha256
 
     def test_nothing_in_it_is_a_pickle(self, result: autotl.FitResult) -> None:
         for path in result.run_dir.rglob("*"):
@@ -196,10 +198,10 @@ class TestRunFolder:
         (name,) = optuna.get_all_study_names(storage)
         study = optuna.load_study(study_name=name, storage=storage)
         assert name.startswith(result.run_dir.name)
-        told = [trial for trial in study.trials if "config" in trial.user_attrs]
-        assert len(told) == 2
-        assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in told)
-        assert {json.dumps(trial.user_attrs["config"], sort_keys=True) for trial in told} == {
+        ended = [trial for trial in study.trials if "config" in trial.user_attrs]
+        assert len(ended) == 2
+        assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in ended)
+        assert {json.dumps(trial.user_attrs["config"], sort_keys=True) for trial in ended} == {
             json.dumps(trial.config, sort_keys=True) for trial in searched(result)
         }
 
@@ -209,7 +211,7 @@ class TestRunFolder:
         assert plain["winner"]["trial_id"] == result.predictor.card.trial_id
         assert sum(plain["trials"].values()) == 2
 
-    def test_the_log_tells_the_story(self, result: autotl.FitResult) -> None:
+    def test_the_log_shows_the_steps_in_their_order(self, result: autotl.FitResult) -> None:
         text = (result.run_dir / "fit.log").read_text("utf-8")
         places = [text.index(word) for word in ("Data", "Backbones", "Advice", "Search", "Winner")]
         assert places == sorted(places)
@@ -238,8 +240,8 @@ class TestLoading:
         estimates = autotl.evaluate(result.run_dir, dataset)
         assert result.test is not None
         assert estimates["accuracy"].n_images == 24
-        for name, one in estimates.items():
-            assert one.value == pytest.approx(result.test_metrics[name], abs=1e-3)
+        for name, estimate in estimates.items():
+            assert estimate.value == pytest.approx(result.test_metrics[name], abs=1e-3)
 
     def test_a_class_the_model_does_not_know_is_refused(
         self, result: autotl.FitResult, shapes: Path, tmp_path: Path
@@ -268,7 +270,7 @@ class TestFailingTrials:
     def result(cls, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> autotl.FitResult:
         with pytest.MonkeyPatch.context() as patch:
             # The worker finds a head that is no npz file, as after a full disk.
-            patch.setattr("autotl.pipeline.task.save_head", lambda probe, path: path.write_bytes(b"damaged"))
+            patch.setattr("autotl.pipeline.search.save_head", lambda probe, path: path.write_bytes(b"damaged"))
             return autotl.fit(
                 dataset,
                 backbones=LITE0,
@@ -306,7 +308,7 @@ class TestFailingTrials:
         assert result.test_metrics == {}
 
     def test_the_unreadable_image_was_left_out_and_is_named(self, result: autotl.FitResult) -> None:
-        (statement,) = (one for one in result.advice.statements if one.code == "unreadable")
+        (statement,) = (statement for statement in result.advice.statements if statement.code == "unreadable")
         assert statement.severity == "warning"
         assert statement.evidence["paths"] == ["train/circle/damaged.png"]
         assert result.advice.size.n_images == 39
@@ -317,7 +319,7 @@ class TestBadInput:
     def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 
-    def test_all_problems_are_told_at_once_and_nothing_is_written(self, tmp_path: Path) -> None:
+    def test_all_problems_are_reported_at_once_and_nothing_is_written(self, tmp_path: Path) -> None:
         with pytest.raises(autotl.InputError) as caught:
             autotl.fit(
                 tmp_path / "missing",

@@ -18,7 +18,8 @@ from autotl.records import Status, TrialRecord
 from autotl.settings import Resources
 from autotl.space.files import load_space
 from autotl.storage.rundir import RunDir, create
-from autotl.tune.runner import RaySession, SearchPlan, run_search
+from autotl.tune.runner import SearchPlan, run_search
+from autotl.tune.session import RaySession
 
 N_TRIALS = 7
 BEHAVIOURS = ("none", "light", "medium", "strong")
@@ -66,6 +67,7 @@ def make_trainable() -> type:
             best = math.nan if failed or self.epoch == 0 else 0.5 + self.epoch / 10
             return {
                 "score": math.nan if failed else 0.5 + self.epoch / 10,
+                "train_loss": math.nan if failed or self.epoch == 0 else 1.0 / self.epoch,
                 "epoch": self.epoch,
                 "best_score": best,
                 "best_epoch": self.epoch,
@@ -82,15 +84,15 @@ def make_trainable() -> type:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
-    """One search whose first four trials behave in four ways; the run, the records, and those told as they came."""
+    """One search whose first four trials behave in four ways; the run, the records, and those reported on the way."""
     run = create(tmp_path_factory.mktemp("search") / "run")
     run.cache.mkdir()
     space = load_space("quick").narrow(backbone=("pretended",), augmentation=BEHAVIOURS)
-    told: list[TrialRecord] = []
+    reported: list[TrialRecord] = []
     handler = signal.getsignal(signal.SIGINT)
     with RaySession(Resources(slots=1, cpus_per_trial=1)) as ray:
         slots = ray.wait()
-        # All that the search itself looks at; the rest is for the trainable, and this one trains nothing.
+        # All that the search itself looks at; the rest is for the trainable, and this trainable trains nothing.
         task: Any = SimpleNamespace(seed=0, max_t=2, deadline=time.time() + 300, to_plain=dict)
         plan = SearchPlan(
             run=run,
@@ -104,10 +106,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
             trainable=make_trainable(),
             predict=lambda config, epochs, views_from: 0.1 * epochs,
         )
-        outcome = run_search(plan, told.append)
+        outcome = run_search(plan, reported.append)
     assert not outcome.interrupted
     assert signal.getsignal(signal.SIGINT) == handler, "Ctrl-C after a search is no longer what it was before"
-    return run, list(outcome.records), told
+    return run, list(outcome.records), reported
 
 
 def first_of(searched: Search, kind: str) -> TrialRecord:
@@ -135,13 +137,14 @@ def test_a_worker_that_is_killed_is_a_failed_trial(searched: Search) -> None:
 def test_a_failure_that_the_trainable_reports_is_a_failed_trial(searched: Search) -> None:
     record = first_of(searched, "medium")
     assert (record.status, record.score, record.error) == (Status.FAILED, None, "it went wrong")
-    assert record.curve == ()
+    assert (record.curve, record.train_losses) == ((), ())
 
 
 def test_a_trial_among_failures_is_recorded_whole(searched: Search) -> None:
     record = first_of(searched, "strong")
     assert (record.status, record.score, record.epochs) == (Status.COMPLETED, 0.7, 2)
     assert record.curve == (0.5, 0.6, 0.7)
+    assert record.train_losses == (1.0, 0.5)
     assert record.origin == "advice"
     assert record.error == ""
 
@@ -151,9 +154,9 @@ def test_start_points_are_the_advices_and_the_rest_the_searchs(searched: Search)
     assert sorted(record.origin for record in records) == ["advice"] * 4 + ["search"] * 3
 
 
-def test_records_are_told_numbered_and_written_as_they_come(searched: Search) -> None:
-    run, records, told = searched
-    assert told == records
+def test_records_are_reported_numbered_and_written_as_they_come(searched: Search) -> None:
+    run, records, reported = searched
+    assert reported == records
     assert [record.number for record in records] == list(range(1, N_TRIALS + 1))
     lines = run.trials.read_text("utf-8").splitlines()
     assert [json.loads(line)["trial_id"] for line in lines] == [record.trial_id for record in records]

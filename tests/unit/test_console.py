@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 
-from autotl.console import Console, interval_text, log, log_to_file, print_error, print_plain, sparkline
+from autotl.console import Console, log, log_to_file, print_error, print_plain, sparkline
 from autotl.records import Estimate, Status, TrialRecord
 from autotl.result import FitResult
 
 Capture = pytest.CaptureFixture[str]
 ODD = "[bold]photos[/bold] [/x] :cat: 50% \\[red]"
 CONFIG = {"backbone": "resnet18", "freeze_depth": 2, "learning_rate_factor": 0.1, "augmentation": "light"}
+STATEMENTS = (
+    SimpleNamespace(text="It is small [odd].", severity="info"),
+    SimpleNamespace(text="Copies.", severity="warning"),
+)
+BACKBONES = tuple(SimpleNamespace(name=name, n_stages=5) for name in ("resnet18", "birds/resnet18"))
+ADVICE: Any = SimpleNamespace(backbones=BACKBONES, statements=STATEMENTS)
 
 
 def a_trial(score: float | None = 0.5, number: int = 1, **changes: Any) -> TrialRecord:
@@ -28,7 +34,7 @@ def a_result(**changes: Any) -> FitResult:
     card = SimpleNamespace(config={"backbone": "resnet18"}, freeze_depth=2, trial_id="a1b2", provenance={})
     values: dict[str, Any] = {
         "predictor": SimpleNamespace(card=card),
-        "advice": None,
+        "advice": ADVICE,
         "trials": (a_trial(origin="probe"), a_trial(), a_trial()),
         "metric": "accuracy",
         "validation": Estimate(0.98039, 0.9437, 0.99333, 153),
@@ -38,6 +44,15 @@ def a_result(**changes: Any) -> FitResult:
         "seconds": 61.26,
     }
     return FitResult(**(values | changes))
+
+
+@pytest.fixture
+def console(capsys: Capture) -> Console:
+    """One that has shown the advice, whose lines are read."""
+    shown = Console()
+    shown.on_advice(ADVICE)
+    capsys.readouterr()
+    return shown
 
 
 def test_lines_come_out_plain_and_whole_away_from_a_terminal(capsys: Capture) -> None:
@@ -64,10 +79,11 @@ def test_a_heading_stands_apart(capsys: Capture) -> None:
 def test_a_quiet_console_prints_nothing_at_all(capsys: Capture) -> None:
     console = Console(quiet=True)
     console.heading("Advice")
-    console.trial_header(1)
-    console.trial(a_trial(error="Boom"), 5)
+    console.on_advice(ADVICE)
+    console.trial_header()
+    console.on_trial(a_trial(error="Boom"))
     console.table(("a",), [("b",)])
-    console.winner(a_result(), 5)
+    console.on_end(a_result())
     with console.progress("decoding", 3) as move, console.countdown(5.0):
         move(1)
     captured = capsys.readouterr()
@@ -112,22 +128,25 @@ def test_progress_counts_on_a_terminal_and_goes_away(capsys: Capture, monkeypatc
     assert "decoding images" in capsys.readouterr().out
 
 
-def test_the_head_of_the_table_of_trials_stands_above_its_columns(capsys: Capture) -> None:
-    console = Console()
-    console.trial_header(1)
-    console.trial(a_trial(), 5)
+def test_the_advice_is_shown_statement_by_statement(capsys: Capture) -> None:
+    Console().on_advice(ADVICE)
+    assert capsys.readouterr().out == "\nAdvice\n  It is small [odd].\n  Copies.\n"
+
+
+def test_the_head_of_the_table_of_trials_stands_above_its_columns(console: Console, capsys: Capture) -> None:
+    console.trial_header()
+    console.on_trial(a_trial())
     head, row = capsys.readouterr().out.splitlines()
-    assert " ".join(head.split()) == "trial status score best depth rate views epochs time planned left backbone"
+    assert " ".join(head.split()) == "trial status score best depth rate augmentation epochs time planned left backbone"
     assert " ".join(row.split()) == "1 completed 0.5000 0.5000 2 of 5 ×0.100 light 3 4.2s - 0s resnet18"
     for name, value in [("score", "0.5000"), ("depth", "2 of 5"), ("rate", "×0.100"), ("time", "4.2s")]:
         assert head.index(name) + len(name) == row.index(value) + len(value)
     assert head.index("backbone") == row.index("resnet18")
 
 
-def test_the_best_score_is_kept_from_row_to_row(capsys: Capture) -> None:
-    console = Console()
+def test_the_best_score_is_kept_from_row_to_row(console: Console, capsys: Capture) -> None:
     for score in (None, -0.9, -1.5, None, -0.25):
-        console.trial(a_trial(score), 5)
+        console.on_trial(a_trial(score))
     cells = [line.split()[2:4] for line in capsys.readouterr().out.splitlines()]
     assert cells == [
         ["-", "-"],
@@ -138,22 +157,32 @@ def test_the_best_score_is_kept_from_row_to_row(capsys: Capture) -> None:
     ]
 
 
-def test_a_score_out_of_the_table_counts_as_the_best_so_far(capsys: Capture) -> None:
-    console = Console()
+def test_a_probe_is_not_in_the_table_and_counts_as_the_best_so_far(console: Console, capsys: Capture) -> None:
     for score in (0.9, 0.7, None):
-        console.note_score(a_trial(score))
-    console.trial(a_trial(0.5), 5)
+        console.on_trial(a_trial(score, origin="probe"))
+    console.on_trial(a_trial(0.5))
     assert capsys.readouterr().out.split()[2:4] == ["0.5000", "0.9000"]
 
 
-def test_a_trial_from_scratch_has_no_depth(capsys: Capture) -> None:
-    Console().trial(a_trial(config={"backbone": "resnet18", "initial_weights": "scratch"}), 5)
+def test_a_trial_after_the_search_neither_shows_nor_counts(console: Console, capsys: Capture) -> None:
+    console.on_trial(a_trial(0.9, origin="benefit"))
+    console.on_trial(a_trial(0.5))
+    assert capsys.readouterr().out.split()[2:4] == ["0.5000", "0.5000"]
+
+
+def test_a_status_is_shown_in_words(console: Console, capsys: Capture) -> None:
+    console.on_trial(a_trial(status=Status.TIMED_OUT))
+    assert " timed out " in capsys.readouterr().out
+
+
+def test_a_trial_from_scratch_has_no_depth(console: Console, capsys: Capture) -> None:
+    console.on_trial(a_trial(config={"backbone": "resnet18", "initial_weights": "scratch"}))
     assert capsys.readouterr().out.split()[4:7] == ["scratch", "-", "-"]
 
 
-def test_a_failed_trial_shows_the_last_line_of_its_traceback(capsys: Capture) -> None:
+def test_a_failed_trial_shows_the_last_line_of_its_traceback(console: Console, capsys: Capture) -> None:
     error = "Traceback:\n  File x\nRuntimeError: [enforce fail] out of memory\n"
-    Console().trial(a_trial(None, status=Status.FAILED, error=error), 5)
+    console.on_trial(a_trial(None, status=Status.FAILED, error=error))
     row, reason = capsys.readouterr().out.splitlines()
     assert row.split()[:4] == ["1", "failed", "-", "-"]
     assert reason == "        RuntimeError: [enforce fail] out of memory"
@@ -186,13 +215,13 @@ def test_a_wide_table_keeps_its_columns_on_a_narrow_terminal(capsys: Capture, mo
 
 
 def test_the_winner_is_shown_with_scores_and_what_to_do_next(capsys: Capture) -> None:
-    Console().winner(a_result(), 5)
+    Console().on_end(a_result())
     assert capsys.readouterr().out.splitlines() == [
         "",
         "Winner",
         "  resnet18, freeze depth 2 of 5",
-        "  validation accuracy 98.04 % (95 % interval 94.4 to 99.3 %, 153 images)",
-        "  test accuracy 90.00 % (95 % interval 85.0 to 94.0 %, 200 images)",
+        "  validation accuracy 98.04% (95% interval 94.4 to 99.3%, 153 images)",
+        "  test accuracy 90.00% (95% interval 85.0 to 94.0%, 200 images)",
         "  test f1_macro 0.8750",
         "  2 trials in 61 s; everything is in /runs/one",
         "  next: autotl predict /runs/one IMAGES...",
@@ -211,31 +240,21 @@ def test_the_winner_says_how_it_was_trained(
     capsys: Capture, freeze_depth: int | None, trial_id: str, words: str
 ) -> None:
     card = SimpleNamespace(config={"backbone": "resnet18"}, freeze_depth=freeze_depth, trial_id=trial_id, provenance={})
-    Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
+    Console().on_end(a_result(predictor=SimpleNamespace(card=card)))
     assert f"  resnet18, {words}\n" in capsys.readouterr().out
 
 
 def test_a_winner_without_test_split_shows_no_test_score(capsys: Capture) -> None:
-    Console().winner(a_result(test=None, test_metrics={}, interrupted=True), 5)
+    Console().on_end(a_result(test=None, test_metrics={}, interrupted=True))
     printed = capsys.readouterr().out
     assert "test" not in printed
     assert "  2 trials interrupted after 61 s; everything is in /runs/one\n" in printed
 
 
-def test_an_interval_of_shares_is_in_per_cent() -> None:
-    assert interval_text(Estimate(0.98039, 0.9437, 0.99333, 153)) == (
-        "98.04 % (95 % interval 94.4 to 99.3 %, 153 images)"
-    )
-
-
-def test_an_interval_above_one_is_in_plain_numbers() -> None:
-    assert interval_text(Estimate(1.2, 0.95, 1.5, 40)) == "1.2000 (95 % interval 0.9500 to 1.5000, 40 images)"
-
-
 def test_a_small_log_loss_is_not_shown_in_per_cent(capsys: Capture) -> None:
     result = a_result(metric="log_loss", validation=Estimate(0.05, 0.03, 0.08, 153), test=None, test_metrics={})
-    Console().winner(result, 5)
-    assert "  validation log_loss 0.0500 (95 % interval 0.0300 to 0.0800, 153 images)\n" in capsys.readouterr().out
+    Console().on_end(result)
+    assert "  validation log_loss 0.0500 (95% interval 0.0300 to 0.0800, 153 images)\n" in capsys.readouterr().out
 
 
 def test_plain_text_ends_with_one_line_break(capsys: Capture) -> None:
@@ -257,20 +276,21 @@ def test_an_error_is_printed_as_it_is(capsys: Capture) -> None:
 
 
 def test_a_winner_that_is_an_average_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    provenance = {"soup": ["a1", "b2", "probe-resnet18"]}
+    provenance = {"average": ["a1", "b2", "probe-resnet18"]}
     config = {"backbone": "resnet18"}
-    card = SimpleNamespace(config=config, freeze_depth=2, trial_id="soup", provenance=provenance)
-    Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
-    assert "  the average of 3 models: a1, b2, probe-resnet18\n" in capsys.readouterr().out
+    card = SimpleNamespace(config=config, freeze_depth=2, trial_id="average", provenance=provenance)
+    Console().on_end(a_result(predictor=SimpleNamespace(card=card)))
+    shown = "  resnet18, freeze depth 2 of 5, average of 3 models\n  averaged: a1, b2, probe-resnet18\n"
+    assert shown in capsys.readouterr().out
 
 
 def test_a_winner_says_what_became_of_the_advice(capsys: Capture) -> None:
-    Console().winner(a_result(hindsight=SimpleNamespace(text="Advised: a; best: b.")), 5)
+    Console().on_end(a_result(hindsight=SimpleNamespace(text="Advised: a; best: b.")))
     assert "\n  Advised: a; best: b.\n  2 trials in 61 s" in capsys.readouterr().out
 
 
 def test_trials_after_the_search_are_not_counted_as_searched(capsys: Capture) -> None:
-    Console().winner(a_result(trials=(a_trial(origin="probe"), a_trial(), a_trial(origin="benefit"))), 5)
+    Console().on_end(a_result(trials=(a_trial(origin="probe"), a_trial(), a_trial(origin="benefit"))))
     assert "  1 trials in 61 s" in capsys.readouterr().out
 
 
@@ -306,8 +326,8 @@ def test_the_benefit_is_two_curves_on_one_scale_and_sentences(capsys: Capture) -
     ]
 
 
-def test_a_winner_from_an_own_source_is_shown_under_the_name_that_the_search_used(capsys: Capture) -> None:
+def test_a_winner_from_an_earlier_run_is_shown_under_the_name_that_the_search_used(capsys: Capture) -> None:
     config = {"backbone": "birds/resnet18"}
     card = SimpleNamespace(backbone="resnet18", config=config, freeze_depth=2, trial_id="a1b2", provenance={})
-    Console().winner(a_result(predictor=SimpleNamespace(card=card)), 5)
+    Console().on_end(a_result(predictor=SimpleNamespace(card=card)))
     assert "  birds/resnet18, freeze depth 2 of 5\n" in capsys.readouterr().out

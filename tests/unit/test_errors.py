@@ -42,13 +42,13 @@ def test_a_problem_leaves_out_what_it_does_not_know() -> None:
 
 
 def test_an_input_error_counts_one_problem_in_the_singular() -> None:
-    assert str(InputError([Problem("settings", "seed", "-1")])) == "1 problem with what was given:\n  - seed: -1"
+    assert str(InputError([Problem("settings", "seed", "-1")])) == "Found 1 problem in the input:\n  - seed: -1"
 
 
 def test_an_input_error_lists_all_its_problems_in_order() -> None:
     problems = [Problem("settings", "seed", "-1"), Problem("dataset", "photos", "no such folder", "a folder")]
     assert str(InputError(problems)) == (
-        "2 problems with what was given:\n  - seed: -1\n  - photos: no such folder\n    allowed: a folder"
+        "Found 2 problems in the input:\n  - seed: -1\n  - photos: no such folder\n    allowed: a folder"
     )
     assert InputError(iter(problems)).problems == tuple(problems)
 

@@ -14,6 +14,7 @@ import autotl
 PUBLIC = [
     "AutotlError",
     "BackboneError",
+    "Callback",
     "DatasetError",
     "Estimate",
     "FitResult",
@@ -23,15 +24,17 @@ PUBLIC = [
     "Resources",
     "RunFolderError",
     "SearchError",
+    "SearchSpace",
     "SettingsError",
     "SpaceError",
     "Status",
     "TrialRecord",
     "advise",
-    "build_yardstick",
+    "build_reference_set",
     "evaluate",
     "fit",
     "load",
+    "load_space",
 ]
 SCRIPT = """
 import sys

@@ -91,16 +91,19 @@ def test_a_file(predictor: Predictor, shapes: Path) -> None:
 
 def test_a_folder_stands_for_all_images_below_it_in_order_of_their_paths(predictor: Predictor, shapes: Path) -> None:
     predictions = predictor.predict(shapes)
-    assert [one.path for one in predictions] == [
+    assert [prediction.path for prediction in predictions] == [
         str(shapes / kind / f"{number:02d}.png") for kind in CLASSES for number in range(12)
     ]
 
 
 def test_several_things_in_the_order_given(predictor: Predictor, shapes: Path) -> None:
     first, second = shapes / "square" / "01.png", shapes / "circle" / "00.png"
-    assert [one.path for one in predictor.predict([first, second])] == [str(first), str(second)]
+    assert [prediction.path for prediction in predictor.predict([first, second])] == [str(first), str(second)]
     mixed = predictor.predict([first, shapes / "triangle"])
-    assert [one.path for one in mixed] == [str(first), *(str(shapes / f"triangle/{n:02d}.png") for n in range(12))]
+    assert [prediction.path for prediction in mixed] == [
+        str(first),
+        *(str(shapes / f"triangle/{n:02d}.png") for n in range(12)),
+    ]
 
 
 def test_more_images_than_a_batch_get_the_answers_they_get_alone(predictor: Predictor, shapes: Path) -> None:
@@ -112,7 +115,7 @@ def test_more_images_than_a_batch_get_the_answers_they_get_alone(predictor: Pred
 
 
 def test_answers_depend_on_the_image(predictor: Predictor, shapes: Path) -> None:
-    assert len({round(one.probability, 5) for one in predictor.predict(shapes)}) > 10
+    assert len({round(prediction.probability, 5) for prediction in predictor.predict(shapes)}) > 10
 
 
 def test_nothing_gives_nothing(predictor: Predictor) -> None:
@@ -131,9 +134,9 @@ def test_unreadable_files_are_all_listed(predictor: Predictor, shapes: Path, tmp
         (tmp_path / name).write_text("x")
     with pytest.raises(DatasetError) as caught:
         predictor.predict([tmp_path / "b.png", shapes / "circle", tmp_path / "a.jpg"])
-    assert [one.where for one in caught.value.problems] == [str(tmp_path / "b.png"), str(tmp_path / "a.jpg")]
+    assert [problem.where for problem in caught.value.problems] == [str(tmp_path / "b.png"), str(tmp_path / "a.jpg")]
     text = str(caught.value)
-    assert text.startswith("2 problems with what was given:\n")
+    assert text.startswith("Found 2 problems in the input:\n")
     assert f"{tmp_path / 'a.jpg'}: unreadable image: cannot identify image file" in text
 
 
@@ -147,14 +150,14 @@ def test_unreadable_files_are_all_listed_beyond_the_first_batch(
     for ask in (predictor.predict, predictor.probabilities):
         with pytest.raises(DatasetError) as caught:
             ask(files)
-        assert [one.where for one in caught.value.problems] == expected
+        assert [problem.where for problem in caught.value.problems] == expected
 
 
 def test_missing_files_and_empty_folders_are_all_listed(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError) as caught:
         predictor.predict([tmp_path / "gone.png", tmp_path / "empty", tmp_path / "lost.png"])
-    assert [(one.where, one.found) for one in caught.value.problems] == [
+    assert [(problem.where, problem.found) for problem in caught.value.problems] == [
         (str(tmp_path / "gone.png"), "no such file"),
         (str(tmp_path / "empty"), "holds no images"),
         (str(tmp_path / "lost.png"), "no such file"),

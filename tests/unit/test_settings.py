@@ -18,9 +18,11 @@ from autotl.settings import (
     as_names,
     as_paths,
     as_seconds,
+    as_space,
     check_settings,
     parse_duration,
 )
+from autotl.space.files import load_space
 
 FINE = FitSettings(Path("photos"), Budget(600.0))
 
@@ -166,7 +168,7 @@ def test_all_problems_are_reported_at_once() -> None:
 
 def test_settings_become_json() -> None:
     settings = FitSettings(
-        Path("photos"), Budget(60.0, 5), output_dir=Path("run"), backbones=("a", "b"), sources=(Path("old"),)
+        Path("photos"), Budget(60.0, 5), output_dir=Path("run"), backbones=("a", "b"), reuse=(Path("old"),)
     )
     assert json.loads(json.dumps(settings.to_json())) == {
         "dataset_dir": "photos",
@@ -174,14 +176,14 @@ def test_settings_become_json() -> None:
         "metric": "auto",
         "search_space": "auto",
         "backbones": ["a", "b"],
-        "sources": ["old"],
+        "reuse": ["old"],
         "output_dir": "run",
         "seed": 0,
         "val_fraction": 0.2,
         "skip_unreadable": False,
         "allow_download": False,
         "resources": {"address": None, "slots": None, "cpus_per_trial": None, "gpus_per_trial": None},
-        "yardstick": None,
+        "reference": None,
         "measure_benefit": False,
     }
     assert FINE.to_json()["output_dir"] is None
@@ -190,3 +192,15 @@ def test_settings_become_json() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         FINE.seed = 1  # type: ignore[misc]
+
+
+def test_a_space_becomes_json_as_in_its_file() -> None:
+    space = load_space("quick")
+    assert FitSettings(Path("photos"), Budget(60.0), search_space=space).to_json()["search_space"] == space.to_plain()
+
+
+def test_a_path_of_a_space_becomes_text_and_a_space_stays_what_it_is() -> None:
+    space = load_space("quick")
+    assert as_space(Path("my") / "space.toml") == str(Path("my") / "space.toml")
+    assert as_space("quick") == "quick"
+    assert as_space(space) is space

@@ -1,16 +1,15 @@
-"""What frozen features are worth on labelled data, and the ranking that follows."""
+"""What frozen features are worth on labelled data."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from autotl.advice.evidence import BackboneEvidence, look_closer, probe_backbone, rank
-from autotl.advice.probes import Draws, LabelledFeatures, folds_of
+from autotl.advice.evidence import BackboneEvidence, probe_backbone, probe_closely
+from autotl.advice.probes import LabelledFeatures, folds_of
 from autotl.settings import METRICS
 
 
@@ -25,10 +24,6 @@ def features(distance: float, seed: int = 0, *, folded: bool = True) -> Labelled
 
 def probed(data: LabelledFeatures, metric: str = "accuracy") -> tuple[BackboneEvidence, Any]:
     return probe_backbone("some.model", data, metric, balanced=False, top1=77.5, images_per_second=120.0, n_stages=8)
-
-
-def evidence(name: str, probe: float, knn: float, top1: float = 0.0) -> BackboneEvidence:
-    return BackboneEvidence(name, "accuracy", probe, knn, {}, top1, 1.0, 8)
 
 
 def test_good_features_score_high_and_noise_scores_chance() -> None:
@@ -58,7 +53,7 @@ def test_backbones_are_compared_on_all_images_where_these_are_few() -> None:
     assert few.standard_error < many.standard_error
 
 
-def test_mean_recall_is_told_whatever_the_metric() -> None:
+def test_mean_recall_is_there_whatever_the_metric() -> None:
     found, _ = probed(features(4), "log_loss")
     assert 0.9 < found.recall <= 1
 
@@ -73,50 +68,6 @@ def test_log_loss_scores_are_negative_so_that_larger_is_better() -> None:
 def test_evidence_is_json() -> None:
     found, _ = probed(features(2))
     assert BackboneEvidence(**json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
-
-
-def test_rank_is_by_the_mean_of_both_scores() -> None:
-    ranked = rank([evidence("a", 0.9, 0.5), evidence("b", 0.8, 0.8), evidence("c", 0.1, 0.2)])
-    assert [one.name for one in ranked] == ["b", "a", "c"]
-
-
-def test_ties_are_broken_by_imagenet_accuracy() -> None:
-    ranked = rank([evidence("a", 0.5, 0.75, 70), evidence("b", 0.75, 0.5, 80), evidence("c", 0.5, 0.75, 75)])
-    assert [one.name for one in ranked] == ["b", "c", "a"]
-
-
-def drawn(one: BackboneEvidence, draws: Draws) -> BackboneEvidence:
-    return dataclasses.replace(one, draws=one.mean_score + draws)
-
-
-def test_what_is_within_the_noise_is_decided_by_imagenet_accuracy() -> None:
-    # Two independent noises of 0.03: a difference has a standard error of 0.042.
-    generator = np.random.default_rng(0)
-    ahead, near, far = (generator.normal(0, 0.03, 1000) for _ in range(3))
-    ranked = rank(
-        [
-            drawn(evidence("ahead", 0.90, 0.90, 70), ahead),
-            drawn(evidence("near", 0.87, 0.87, 80), near),
-            drawn(evidence("far", 0.80, 0.80, 90), far),
-        ]
-    )
-    assert [one.name for one in ranked] == ["near", "ahead", "far"]
-
-
-def test_noise_is_paired() -> None:
-    # The same difference on every resample is no noise, however much the images differ.
-    noise = np.random.default_rng(0).normal(0, 0.1, 1000)
-    ranked = rank([drawn(evidence("a", 0.90, 0.90, 70), noise), drawn(evidence("b", 0.88, 0.88, 80), noise)])
-    assert [one.name for one in ranked] == ["a", "b"]
-
-
-@pytest.mark.parametrize("top1", [(0, 80), (80, 0)])
-def test_unknown_imagenet_accuracy_moves_nobody(top1: tuple[float, float]) -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, 1000))
-    ranked = rank(
-        [drawn(evidence("a", 0.90, 0.90, top1[0]), noise[0]), drawn(evidence("b", 0.88, 0.88, top1[1]), noise[1])]
-    )
-    assert [one.name for one in ranked] == ["a", "b"]
 
 
 def test_draws_of_the_same_data_are_paired_and_spread_as_the_score_does() -> None:
@@ -141,10 +92,10 @@ def test_transferability_scores_stand_beside() -> None:
     assert good.h_score > noise.h_score
 
 
-def test_a_closer_look_adds_stages_and_curve() -> None:
+def test_probing_closely_adds_stages_and_curve() -> None:
     data = features(2)
     found, probe = probed(data)
-    closer = look_closer(found, probe, data, {3: features(0), 8: data}, balanced=False)
+    closer = probe_closely(found, probe, data, {3: features(0), 8: data}, balanced=False)
     assert closer.stage_scores[8] == found.probe_score
     assert closer.stage_scores[3] < 0.6
     assert closer.proposed_depth == 8
@@ -152,10 +103,6 @@ def test_a_closer_look_adds_stages_and_curve() -> None:
     assert closer.learning_curve.n_images == (36, 72, 144), "of the four fifths that a fold's forecasts come from"
     assert closer.learning_curve.scores[-1] == found.probe_score
     assert json.loads(json.dumps(closer.to_json()))["stage_scores"].keys() == {"3", "8"}
-
-
-def test_rank_orders_negative_scores() -> None:
-    assert [one.name for one in rank([evidence("a", -2, -2), evidence("b", -0.5, -1)])] == ["b", "a"]
 
 
 @pytest.mark.parametrize("balanced", [False, True])

@@ -20,7 +20,7 @@ def directions(n: int, dimensions: int, seed: int, around: float = 0.0) -> np.nd
     return unit(rows.astype(np.float32))
 
 
-def test_mmd_of_copies_of_one_source_image_is_zero() -> None:
+def test_mmd_of_copies_of_one_photograph_is_zero() -> None:
     z = directions(10, 5, 0)
     assert mixture_mmd(np.tile(z[3], (6, 1)), z, 1.0) == pytest.approx(0, abs=1e-6)
 
@@ -53,7 +53,7 @@ def test_mmd_of_samples_of_one_distribution_is_near_zero() -> None:
     assert abs(mixture_mmd(directions(200, 8, 0, 2), directions(400, 8, 1, 2), 1.0)) < 0.01
 
 
-def test_mmd_bears_repeated_source_images() -> None:
+def test_mmd_bears_repeated_photographs() -> None:
     z = directions(40, 8, 0)
     x = directions(30, 8, 1)
     assert mixture_mmd(x, np.concatenate([z, z, z]), 1.0) == pytest.approx(mixture_mmd(x, z, 1.0), abs=1e-4)
@@ -103,7 +103,7 @@ def test_photographs_that_are_all_the_same_have_a_mixture() -> None:
 
 
 class Truth:
-    """A population of which the distance to the source is known: samples are drawn from it with replacement."""
+    """A population of which the distance to the reference set is known: samples are drawn from it with replacement."""
 
     def __init__(self, around: float) -> None:
         self.z = directions(40, 6, 0, around=1)
@@ -123,7 +123,7 @@ class Truth:
             yield nearest_mixture(self.kernel, cross.mean(0)), self.own[np.ix_(rows, rows)], cross
 
 
-@pytest.fixture(scope="module", params=[1.0, 3.0, -1.0], ids=["the source's own", "narrow", "elsewhere"])
+@pytest.fixture(scope="module", params=[1.0, 3.0, -1.0], ids=["the reference set's own", "narrow", "elsewhere"])
 def truth(request: pytest.FixtureRequest) -> Truth:
     return Truth(request.param)
 
@@ -151,7 +151,7 @@ def test_intervals_of_the_bootstrap_hold_the_true_distance(truth: Truth) -> None
         widths.append(high - low)
         centres.append(distance_to(weights, own, cross, truth.kernel))
     assert 0.88 <= np.mean(held) <= 1
-    # They are not held by being wide: four standard deviations of the distance make an interval of 95 %.
+    # They are not held by being wide: four standard deviations of the distance make an interval of 95%.
     assert np.mean(widths) < 1.5 * 4 * np.std(centres)
 
 
@@ -165,8 +165,8 @@ def test_resampled_sets_are_not_narrower_for_holding_images_twice(truth: Truth) 
     assert abs(distances.mean() - found) < 4 * error
     # A bootstrap that leaves out only pairs of equal places counts k(x, x) = 1 for about one pair in n.
     pairs = ((counts @ own) * counts).sum(axis=1)
-    naive = ((pairs - n) / (n * (n - 1))).mean() - (own.sum() - n) / (n * (n - 1))
-    assert naive == pytest.approx((1 - own.mean()) / n, rel=0.2)
+    by_place = ((pairs - n) / (n * (n - 1))).mean() - (own.sum() - n) / (n * (n - 1))
+    assert by_place == pytest.approx((1 - own.mean()) / n, rel=0.2)
 
 
 def test_a_set_drawn_once_each_is_the_set_itself(truth: Truth) -> None:

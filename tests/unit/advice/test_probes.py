@@ -39,9 +39,9 @@ def clouds(n: int, distance: float, dimensions: int = 20, seed: int = 0, *, fold
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     rows = (generator.normal(size=(n, dimensions)) + distance * np.eye(3, dimensions)[labels]).astype(np.float32)
-    cut = 2 * n // 3
+    n_train = 2 * n // 3
     folds = folds_of(labels, np.arange(n), 3, own_validation=False) if folded else None
-    return LabelledFeatures(rows[:cut], labels[:cut], rows[cut:], labels[cut:], 3, folds)
+    return LabelledFeatures(rows[:n_train], labels[:n_train], rows[n_train:], labels[n_train:], 3, folds)
 
 
 @pytest.mark.parametrize("n", [150, 4 * DRAWN_IMAGES])
@@ -60,14 +60,14 @@ def test_every_metric_has_draws(metric: str) -> None:
 
 
 def test_draws_of_two_forecasts_are_paired() -> None:
-    one, labels = forecasts(0.8, 200)
-    other = one.copy()
+    first, labels = forecasts(0.8, 200)
+    other = first.copy()
     other[:2] = other[:2, ::-1]  # two images forecast otherwise
-    difference = score_draws(one, labels, "accuracy") - score_draws(other, labels, "accuracy")
-    assert standard_error(difference) < 0.5 * standard_error(score_draws(one, labels, "accuracy"))
+    difference = score_draws(first, labels, "accuracy") - score_draws(other, labels, "accuracy")
+    assert standard_error(difference) < 0.5 * standard_error(score_draws(first, labels, "accuracy"))
 
 
-def test_a_curve_grows_in_nested_parts_and_says_that_data_helps_where_it_does() -> None:
+def test_a_curve_grows_in_nested_parts_and_shows_that_data_helps_where_it_does() -> None:
     hard = learning_curve(clouds(600, 1.2, 60), 0.01, "accuracy", balanced=False)
     assert hard is not None
     assert hard.n_images == (100, 200, 400)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autotl.advice.scenario import ROOM, ROOM_PER_CLASS, SCENARIOS, choose_scenario, choose_strategy, measure_size
+from autotl.advice.scenario import (
+    HEADROOM,
+    HEADROOM_PER_CLASS,
+    SCENARIOS,
+    choose_scenario,
+    choose_strategy,
+    measure_size,
+)
 from autotl.space.files import load_space, shipped_names
 
 
@@ -60,16 +67,16 @@ def test_size_is_described() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.space)
 @pytest.mark.parametrize(
-    ("per_class", "accuracy", "room"),
+    ("per_class", "recall", "headroom"),
     [
-        (ROOM_PER_CLASS, 0.9, True),
-        (ROOM_PER_CLASS, 1 - ROOM - 0.01, True),
-        (ROOM_PER_CLASS, 1 - ROOM + 0.01, False),
-        (ROOM_PER_CLASS - 0.5, 0.5, False),
+        (HEADROOM_PER_CLASS, 0.9, True),
+        (HEADROOM_PER_CLASS, 1 - HEADROOM - 0.01, True),
+        (HEADROOM_PER_CLASS, 1 - HEADROOM + 0.01, False),
+        (HEADROOM_PER_CLASS - 0.5, 0.5, False),
         (1000, 0.5, True),
     ],
 )
-def test_only_room_on_small_and_similar_data_changes_the_strategy(scenario, per_class, accuracy, room) -> None:
-    found = choose_strategy(scenario, per_class, accuracy)
-    changed = room and scenario.number == 1
+def test_only_headroom_on_small_and_similar_data_changes_the_strategy(scenario, per_class, recall, headroom) -> None:
+    found = choose_strategy(scenario, per_class, recall)
+    changed = headroom and scenario.number == 1
     assert found == ("freeze the first stages, train the rest" if changed else scenario.strategy)

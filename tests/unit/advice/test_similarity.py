@@ -1,4 +1,4 @@
-"""Similarity: its scale, its calibration on the shipped yardstick, doubt, and the nearest classes."""
+"""Similarity: its scale, its calibration on the shipped reference set, doubt, and the nearest classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autotl.advice.distances import frechet_distance
-from autotl.advice.reference_set import Yardstick, load_yardstick, make_yardstick
+from autotl.advice.reference_set import ReferenceSet, load_reference_set, make_reference_set
 from autotl.advice.similarity import (
     EXPECTED_COVER,
     FAR,
@@ -33,14 +33,14 @@ def directions(n: int, dimensions: int, seed: int, around: float = 0.0) -> np.nd
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Yardstick:
-    return load_yardstick()
+def shipped() -> ReferenceSet:
+    return load_reference_set()
 
 
 @pytest.fixture(scope="module")
-def thinned(shipped: Yardstick) -> Yardstick:
+def thinned(shipped: ReferenceSet) -> ReferenceSet:
     """Every fourth photograph, for speed."""
-    return dataclasses.replace(shipped, embeddings=shipped.embeddings[::4], names=shipped.names[::4])
+    return dataclasses.replace(shipped, embeddings=shipped.embeddings[::4], class_names=shipped.class_names[::4])
 
 
 def test_similarity_is_half_at_the_threshold_and_falls_with_distance() -> None:
@@ -70,11 +70,10 @@ def test_covered_are_all_that_lie_as_near_as_the_photographs_to_one_another() ->
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_an_independent_sample_of_the_source_is_as_similar_as_can_be(shipped: Yardstick, seed: int) -> None:
+def test_an_independent_sample_of_the_reference_set_is_as_similar_as_can_be(shipped: ReferenceSet, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(shipped.embeddings))
-    one, other = order[:500], order[500:]
-    rest = dataclasses.replace(shipped, embeddings=shipped.embeddings[other])
-    found = measure_similarity(shipped.embeddings[one], rest)
+    rest = dataclasses.replace(shipped, embeddings=shipped.embeddings[order[500:]])
+    found = measure_similarity(shipped.embeddings[order[:500]], rest)
     assert found.similarity > 0.9
     assert abs(found.distance) < 0.003
     assert abs(found.covered - EXPECTED_COVER) < 0.03
@@ -84,37 +83,37 @@ def test_an_independent_sample_of_the_source_is_as_similar_as_can_be(shipped: Ya
 
 
 @pytest.mark.parametrize("n", [10, 30])
-def test_a_small_sample_of_the_source_is_as_similar_as_can_be(shipped: Yardstick, n: int) -> None:
+def test_a_small_sample_of_the_reference_set_is_as_similar_as_can_be(shipped: ReferenceSet, n: int) -> None:
     found = []
     for seed in range(8):
         order = np.random.default_rng(seed).permutation(len(shipped.embeddings))
         rest = dataclasses.replace(shipped, embeddings=shipped.embeddings[order[n:]])
         found.append(measure_similarity(shipped.embeddings[order[:n]], rest))
-    assert abs(np.mean([one.distance for one in found])) < 0.003
-    assert np.mean([one.similarity for one in found]) > 0.9
-    assert all(one.similar for one in found)
+    assert abs(np.mean([similarity.distance for similarity in found])) < 0.003
+    assert np.mean([similarity.similarity for similarity in found]) > 0.9
+    assert all(similarity.similar for similarity in found)
 
 
-def test_sources_whose_images_are_all_but_the_same_to_their_model_can_be_measured_with() -> None:
+def test_reference_sets_whose_images_are_all_but_the_same_to_their_model_can_be_measured_with() -> None:
     # As fine-tuning leaves them: a point a class. In float32 the kernel of such rows is not positive definite.
     generator = np.random.default_rng(0)
     points = np.abs(generator.normal(size=(2, 256)))
     rows, same = (points[generator.integers(0, 2, n)] + 1e-4 * generator.normal(size=(n, 256)) for n in (120, 40))
-    yardstick = make_yardstick("a", "b", rows.astype(np.float32), ("x",) * 120)
-    assert abs(measure_similarity(same.astype(np.float32), yardstick).distance) < 0.05
+    reference = make_reference_set("a", "b", rows.astype(np.float32), ("x",) * 120)
+    assert abs(measure_similarity(same.astype(np.float32), reference).distance) < 0.05
     far = -points[[0, 1] * 10].astype(np.float32)
-    assert measure_similarity(far, yardstick).distance > 0.2
+    assert measure_similarity(far, reference).distance > 0.2
 
 
-def test_photographs_of_the_yardstick_are_near(shipped: Yardstick) -> None:
+def test_photographs_of_the_reference_set_are_near(shipped: ReferenceSet) -> None:
     found = measure_similarity(shipped.embeddings[::4], shipped)
     assert found.similar
     assert found.distance < 0.01
     assert found.similarity > 0.95
-    assert (found.source, found.backbone) == (shipped.source, shipped.backbone)
+    assert (found.reference, found.backbone) == (shipped.name, shipped.backbone)
 
 
-def test_photographs_of_a_few_other_classes_are_near(shipped: Yardstick) -> None:
+def test_photographs_of_a_few_other_classes_are_near(shipped: ReferenceSet) -> None:
     nearest = np.argsort(-shipped.embeddings @ shipped.embeddings[0])[:20]
     others = np.delete(shipped.embeddings, nearest, axis=0)[::2]
     narrow = measure_similarity(shipped.embeddings[nearest], dataclasses.replace(shipped, embeddings=others))
@@ -122,7 +121,7 @@ def test_photographs_of_a_few_other_classes_are_near(shipped: Yardstick) -> None
 
 
 @pytest.mark.parametrize("n_directions", [1, 5])
-def test_clouds_around_random_directions_are_far(thinned: Yardstick, n_directions: int) -> None:
+def test_clouds_around_random_directions_are_far(thinned: ReferenceSet, n_directions: int) -> None:
     dimensions = thinned.embeddings.shape[1]
     centres, noise = directions(n_directions, dimensions, 0), directions(200, dimensions, 1)
     found = measure_similarity(centres[np.arange(200) % n_directions] + 0.6 * noise, thinned)
@@ -130,7 +129,7 @@ def test_clouds_around_random_directions_are_far(thinned: Yardstick, n_direction
     assert found.similarity < 0.4
 
 
-def test_photographs_turned_into_unrelated_directions_are_far(thinned: Yardstick) -> None:
+def test_photographs_turned_into_unrelated_directions_are_far(thinned: ReferenceSet) -> None:
     shuffled = np.random.default_rng(0).permutation(thinned.embeddings.shape[1])
     found = measure_similarity(thinned.embeddings[:, shuffled], thinned)
     assert not found.similar
@@ -138,48 +137,48 @@ def test_photographs_turned_into_unrelated_directions_are_far(thinned: Yardstick
     assert found.covered < 0.4
 
 
-def test_frechet_distance_tells_photographs_from_unrelated_directions(thinned: Yardstick) -> None:
+def test_frechet_distance_tells_photographs_from_unrelated_directions(thinned: ReferenceSet) -> None:
     shuffled = np.random.default_rng(0).permutation(thinned.embeddings.shape[1])
     own = frechet_distance(thinned.embeddings[::2], thinned.embeddings)
     assert frechet_distance(thinned.embeddings[::2, shuffled], thinned.embeddings) > 2 * own
 
 
 def test_length_of_embeddings_does_not_count() -> None:
-    yardstick = make_yardstick("source", "backbone", directions(50, 8, 0), tuple("x" * 50))
+    reference = make_reference_set("reference", "backbone", directions(50, 8, 0), tuple("x" * 50))
     rows = directions(20, 8, 1)
-    one, other = measure_similarity(rows, yardstick), measure_similarity(rows * 17, yardstick)
-    assert other.distance == pytest.approx(one.distance, abs=1e-5)
-    assert other.frechet == pytest.approx(one.frechet, abs=1e-5)
+    short, long = measure_similarity(rows, reference), measure_similarity(rows * 17, reference)
+    assert long.distance == pytest.approx(short.distance, abs=1e-5)
+    assert long.frechet == pytest.approx(short.frechet, abs=1e-5)
 
 
 def test_large_sets_are_sampled_with_the_seed() -> None:
-    yardstick = make_yardstick("source", "backbone", directions(50, 8, 0), tuple("x" * 50))
+    reference = make_reference_set("reference", "backbone", directions(50, 8, 0), tuple("x" * 50))
     rows = directions(MAX_IMAGES + 500, 8, 1)
-    found = measure_similarity(rows, yardstick, seed=3)
+    found = measure_similarity(rows, reference, seed=3)
     assert found.n_images == MAX_IMAGES
-    assert measure_similarity(rows, yardstick, seed=3) == found
-    assert measure_similarity(rows, yardstick, seed=4) != found
-    assert measure_similarity(rows[:MAX_IMAGES], yardstick).n_images == MAX_IMAGES
+    assert measure_similarity(rows, reference, seed=3) == found
+    assert measure_similarity(rows, reference, seed=4) != found
+    assert measure_similarity(rows[:MAX_IMAGES], reference).n_images == MAX_IMAGES
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (0, 8), (20, 7)])
 def test_too_few_images_or_other_dimensions_are_refused(shape: tuple[int, int]) -> None:
-    yardstick = make_yardstick("source", "backbone", directions(5, 8, 0), tuple("x" * 5))
+    reference = make_reference_set("reference", "backbone", directions(5, 8, 0), tuple("x" * 5))
     with pytest.raises(ValueError, match="8 dimensions"):
-        measure_similarity(np.ones(shape, dtype=np.float32), yardstick)
+        measure_similarity(np.ones(shape, dtype=np.float32), reference)
 
 
-def halves_apart(gap: float) -> tuple[Yardstick, np.ndarray]:
-    """A yardstick, and images that lie so far from it."""
-    yardstick = make_yardstick("source", "backbone", directions(80, 8, 0, around=2), tuple("x" * 80))
+def halves_apart(gap: float) -> tuple[ReferenceSet, np.ndarray]:
+    """A reference set, and images that lie so far from it."""
+    reference = make_reference_set("reference", "backbone", directions(80, 8, 0, around=2), tuple("x" * 80))
     rows = directions(70, 8, 1, around=2)
     rows[:, 1] += gap
-    return yardstick, rows
+    return reference, rows
 
 
 def test_the_interval_holds_the_distance_and_narrows_with_more_images() -> None:
-    yardstick, rows = halves_apart(0.7)
-    few, many = measure_similarity(rows[:20], yardstick), measure_similarity(rows, yardstick)
+    reference, rows = halves_apart(0.7)
+    few, many = measure_similarity(rows[:20], reference), measure_similarity(rows, reference)
     for found in (few, many):
         assert found.distance_interval is not None
         assert found.similarity_interval is not None
@@ -198,27 +197,28 @@ def test_doubt_is_where_the_interval_holds_the_threshold() -> None:
     assert not found[-1].doubtful
     assert not found[-1].similar
     assert found[-1].probability == 0
-    between = [one for one in found if one.doubtful]
+    between = [similarity for similarity in found if similarity.doubtful]
     assert between
-    assert all(0.02 < one.probability < 0.98 for one in between if one.probability is not None)
+    probabilities = [similarity.probability for similarity in between if similarity.probability is not None]
+    assert all(0.02 < probability < 0.98 for probability in probabilities)
 
 
 def test_a_few_images_have_no_interval_and_leave_doubt() -> None:
-    yardstick, rows = halves_apart(0.0)
-    found = measure_similarity(rows[: MIN_FOR_INTERVAL - 1], yardstick)
+    reference, rows = halves_apart(0.0)
+    found = measure_similarity(rows[: MIN_FOR_INTERVAL - 1], reference)
     assert (found.distance_interval, found.similarity_interval, found.probability) == (None, None, None)
     assert found.doubtful
-    assert measure_similarity(rows[:MIN_FOR_INTERVAL], yardstick).distance_interval is not None
+    assert measure_similarity(rows[:MIN_FOR_INTERVAL], reference).distance_interval is not None
 
 
 def test_spread_is_that_of_the_distance_of_a_few_images() -> None:
-    yardstick, rows = halves_apart(0.7)
-    assert measure_similarity(rows[: 2 * SUBSAMPLE - 1], yardstick).spread is None
+    reference, rows = halves_apart(0.7)
+    assert measure_similarity(rows[: 2 * SUBSAMPLE - 1], reference).spread is None
     generator = np.random.default_rng(5)
     again = [
-        measure_similarity(rows[generator.choice(70, SUBSAMPLE, replace=False)], yardstick).distance for _ in range(30)
+        measure_similarity(rows[generator.choice(70, SUBSAMPLE, replace=False)], reference).distance for _ in range(30)
     ]
-    spread = measure_similarity(rows, yardstick).spread
+    spread = measure_similarity(rows, reference).spread
     assert spread is not None
     assert 0.4 < spread / np.std(again) < 2.5
 
@@ -226,31 +226,31 @@ def test_spread_is_that_of_the_distance_of_a_few_images() -> None:
 def test_nearest_classes_are_those_of_the_photographs_around() -> None:
     corners = np.eye(4, dtype=np.float32)
     around = corners[[0, 0, 1, 2, 3]] + 0.1 * directions(5, 4, 0)
-    yardstick = make_yardstick("source", "backbone", around, ("ant", "ant", "bee", "cat", "dog"))
+    reference = make_reference_set("reference", "backbone", around, ("ant", "ant", "bee", "cat", "dog"))
     x = unit(np.float32([[5, 3, 0, 0], [5, 2, 0, 0], [0, 0, 0, 1], [0, 0, 1, 2]]))
-    found = nearest_classes(x, np.array(["b", "b", "a", "a"]), yardstick)
+    found = nearest_classes(x, np.array(["b", "b", "a", "a"]), reference)
     assert list(found) == ["a", "b"]
     assert found["a"][:2] == ("dog", "cat")
     assert found["b"][:2] == ("ant", "bee")
     assert all(len(set(names)) == 3 for names in found.values())
 
 
-def test_nearest_classes_of_photographs_are_their_own(shipped: Yardstick) -> None:
-    names = np.array(["one", "two", "three"])
+def test_nearest_classes_of_photographs_are_their_own(shipped: ReferenceSet) -> None:
+    names = np.array(["a", "b", "c"])
     found = measure_similarity(shipped.embeddings[[0, 1, 2]], shipped, names).nearest
-    assert {name: classes[0] for name, classes in found.items()} == dict(zip(names, shipped.names, strict=False))
+    assert {name: classes[0] for name, classes in found.items()} == dict(zip(names, shipped.class_names, strict=False))
     assert measure_similarity(shipped.embeddings[:3], shipped).nearest == {}
 
 
 def test_nearest_classes_know_every_class_of_a_large_set() -> None:
-    yardstick = make_yardstick("source", "backbone", directions(50, 8, 0), tuple("x" * 50))
+    reference = make_reference_set("reference", "backbone", directions(50, 8, 0), tuple("x" * 50))
     n = 2 * MAX_IMAGES
     classes = np.array([f"{place % 700}" for place in range(n)])
-    found = measure_similarity(directions(n, 8, 1), yardstick, classes)
+    found = measure_similarity(directions(n, 8, 1), reference, classes)
     assert len(found.nearest) == 700
 
 
 def test_a_similarity_without_interval_is_plain_data() -> None:
-    found = Similarity(0.01, 0.9, FAR, 1.0, 5, "source", "backbone")
+    found = Similarity(0.01, 0.9, FAR, 1.0, 5, "reference", "backbone")
     assert found.similar
     assert found.doubtful

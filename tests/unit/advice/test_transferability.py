@@ -35,7 +35,7 @@ def highest_evidence(features: Matrix, labels: NDArray[np.int64]) -> float:
         target = (labels == label).astype(float)
         starts = [np.array([a, b]) for a in (-1.0, 3.0) for b in (0.0, 3.0)]
         found = [minimize(lambda x, y=target: -log_density(x, y), start, method="Nelder-Mead") for start in starts]
-        best.append(-min(one.fun for one in found))
+        best.append(-min(result.fun for result in found))
     return float(np.mean(best))
 
 
@@ -52,9 +52,9 @@ def test_logme_does_not_change_with_the_scale_or_a_rotation() -> None:
 
 
 def test_both_prefer_features_that_tell_classes_apart() -> None:
-    scores = [clouds(120, 8, distance) for distance in (0.0, 1.0, 4.0)]
-    by_logme = [logme(*one) for one in scores]
-    by_h = [h_score(*one) for one in scores]
+    sets = [clouds(120, 8, distance) for distance in (0.0, 1.0, 4.0)]
+    by_logme = [logme(features, labels) for features, labels in sets]
+    by_h = [h_score(features, labels) for features, labels in sets]
     assert by_logme == sorted(by_logme)
     assert by_h == sorted(by_h)
     assert by_h[2] > 5 * by_h[0]
@@ -93,7 +93,7 @@ def test_plain_h_score_is_the_trace_of_its_definition() -> None:
     assert h_score(features, labels, shrinkage=0) == pytest.approx(expected)
 
 
-def test_with_fewer_images_than_dimensions_only_the_shrunk_score_says_something() -> None:
+def test_with_fewer_images_than_dimensions_only_the_shrunk_score_is_informative() -> None:
     noise, labels = clouds(30, 60, 0.0)
     good, _ = clouds(30, 60, 4.0)
     assert h_score(noise, labels, shrinkage=0) == pytest.approx(2.0)  # classes less one, whatever the features

@@ -9,7 +9,7 @@ from autotl.advice.wording import difference_text, score_text
 
 @pytest.mark.parametrize(
     ("score", "metric", "text"),
-    [(0.98039, "accuracy", "98.0 %"), (1.0, "roc_auc", "100.0 %"), (-0.12, "log_loss", "0.1200")],
+    [(0.98039, "accuracy", "98.0%"), (1.0, "roc_auc", "100.0%"), (-0.12, "log_loss", "0.1200")],
 )
 def test_a_score_is_a_share_or_the_loss_itself(score: float, metric: str, text: str) -> None:
     assert score_text(score, metric) == text

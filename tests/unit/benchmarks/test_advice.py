@@ -29,10 +29,10 @@ def test_features_are_those_of_the_advised_backbone_and_depths_those_of_lite0() 
 
 
 def rows() -> list[Row]:
-    """Three sets; the farther, the more fine-tuning all stages gains over 80 %."""
+    """Three sets; the farther, the more fine-tuning all stages gains over 80%."""
     found = []
     for place, name in enumerate("abc"):
-        test = {one.name: 0.8 for one in STRATEGIES} | {"full fine-tuning": 0.8 + 0.05 * place}
+        test = {strategy.name: 0.8 for strategy in STRATEGIES} | {"full fine-tuning": 0.8 + 0.05 * place}
         draw = Draw(
             name, "600 images", 0, 600, 120, dict(test), test, {4: 0.7, 8: 0.8}, {4: 0.1, 8: 0.1}, distance=0.1 * place
         )
@@ -68,7 +68,7 @@ def test_thresholds_are_printed_with_what_they_are_worth_on_unseen_sets(
     advice.print_thresholds([Path("a")], Path("cells.jsonl"))
     printed = capsys.readouterr().out
     assert (
-        "shipped    far from 0.075, large from 4000 images, stage probes not followed, room from 10% missed: 5.00"
+        "shipped    far from 0.075, large from 4000 images, stage probes not followed, headroom from 10% missed: 5.00"
         in printed
     )
     assert "large from 500 images" in next(line for line in printed.splitlines() if line.startswith("fitted"))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from cuts import CutSet
 from oracle import Cell, append_line, epochs_of, key_of, plan, read_table, strategy_named
+from subsets import SubsetData
 
-CELL = Cell("set", "cut", "freeze 6", 0.1, 0)
+CELL = Cell("set", "subset", "freeze 6", 0.1, 0)
 
 
 def line_of(cell: Cell) -> dict[str, Any]:
@@ -24,10 +24,10 @@ def line_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def cut_set(name: str, n_train: int, seed: int = 0) -> CutSet:
+def subset_data(name: str, n_train: int, seed: int = 0) -> SubsetData:
     split = np.array(["train"] * n_train + ["val", "test"])
     labels = np.zeros(len(split), dtype=np.int64)
-    return CutSet(name, Path(name), ("a",), tuple(map(str, range(len(split)))), labels, {"cut": split}, seed)
+    return SubsetData(name, Path(name), ("a",), tuple(map(str, range(len(split)))), labels, {"subset": split}, seed)
 
 
 def test_epochs_make_enough_steps_on_small_sets() -> None:
@@ -38,7 +38,7 @@ def test_epochs_make_enough_steps_on_small_sets() -> None:
 
 
 def test_the_first_seed_and_the_cheapest_come_first() -> None:
-    cells = plan([cut_set(name, n, seed) for seed in (1, 0) for name, n in (("large", 400), ("small", 40))])
+    cells = plan([subset_data(name, n, seed) for seed in (1, 0) for name, n in (("large", 400), ("small", 40))])
     assert len(set(cells)) == len(cells)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     first = [cell for cell in cells if cell.seed == 0]
@@ -63,7 +63,7 @@ def test_half_a_line_is_computed_again_and_spoils_no_other(tmp_path: Path) -> No
     append_line(table, line_of(CELL))
     whole = table.read_bytes()
     table.write_bytes(whole + whole[:30])
-    second = Cell("set", "cut", "freeze 4", 0.1, 0)
+    second = Cell("set", "subset", "freeze 4", 0.1, 0)
     assert [key_of(line) for line in read_table(table)] == [CELL]
     append_line(table, line_of(second))
     assert [key_of(line) for line in read_table(table)] == [CELL, second]
@@ -72,14 +72,14 @@ def test_half_a_line_is_computed_again_and_spoils_no_other(tmp_path: Path) -> No
 def test_work_computes_what_is_missing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[Cell] = []
 
-    def compute(cell: Cell, ready: CutSet) -> dict[str, Any]:
+    def compute(cell: Cell, ready: SubsetData) -> dict[str, Any]:
         assert ready.seed == cell.seed
         computed.append(cell)
         return line_of(cell)
 
-    draws = [cut_set("set", 40, seed) for seed in oracle.SEEDS]
+    draws = [subset_data("set", 40, seed) for seed in oracle.SEEDS]
     monkeypatch.setattr(oracle, "read_set", lambda folder, seed: draws[seed])
-    monkeypatch.setattr(oracle, "make_ready", lambda one, work: one)
+    monkeypatch.setattr(oracle, "make_ready", lambda data, work: data)
     monkeypatch.setattr(oracle, "compute_cell", compute)
     table = tmp_path / "cells.jsonl"
     wanted = plan(draws)
@@ -91,6 +91,6 @@ def test_work_computes_what_is_missing_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_cell_is_begun_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oracle, "read_set", lambda folder, seed: cut_set("set", 40, seed))
+    monkeypatch.setattr(oracle, "read_set", lambda folder, seed: subset_data("set", 40, seed))
     oracle.work([Path("set")], tmp_path / "cells.jsonl", until=0.0)
     assert read_table(tmp_path / "cells.jsonl") == []

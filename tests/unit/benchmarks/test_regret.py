@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from oracle import FEATURES, FULL, STRATEGIES
 from regret import (
+    DEPTHS,
+    N_STAGES,
     SHIPPED,
     Draw,
     Row,
@@ -27,15 +29,18 @@ from regret import (
     to_rows,
 )
 
+from autotl.advice.scenario import SCENARIOS, Scenario
+from autotl.advice.start_points import first_depths
+
 NAMES = [strategy.name for strategy in STRATEGIES]
 
 
 def draw(name: str = "set", distance: float = 0.01, stages: dict[int, float] | None = None, **test: float) -> Draw:
-    """Everything is 50 % but what is named; underscores stand for spaces."""
+    """Everything is 50% but what is named; underscores stand for spaces."""
     accuracy = dict.fromkeys(NAMES, 0.5) | {key.replace("_", " "): value for key, value in test.items()}
     scores = stages or {4: 0.0, 8: 0.5}
     errors = dict.fromkeys(scores, 0.02)
-    return Draw(name, "cut", 0, 600, 120, dict(accuracy), accuracy, scores, errors, distance=distance)
+    return Draw(name, "subset", 0, 600, 120, dict(accuracy), accuracy, scores, errors, distance=distance)
 
 
 def row(name: str = "set", distance: float = 0.01, **test: float) -> Row:
@@ -50,39 +55,47 @@ def always(strategy: str) -> Rule:
 
 def lines(**changes: Any) -> list[dict[str, Any]]:
     """A whole table of one set, every cell alike."""
-    whole = {"set": "set", "cut": "cut", "seed": 0, "n_train": 80, "n_val": 20}
+    whole = {"set": "set", "subset": "subset", "seed": 0, "n_train": 80, "n_val": 20}
     same = whole | {"val_accuracy": 0.5, "val_log_loss": 1.0, "test_accuracy": 0.5} | changes
-    return [same | {"strategy": one.name, "learning_rate": rate} for one in STRATEGIES for rate in one.factors]
+    return [
+        same | {"strategy": strategy.name, "learning_rate": rate}
+        for strategy in STRATEGIES
+        for rate in strategy.factors
+    ]
 
 
 def test_regret_is_in_points_against_the_best_cell() -> None:
-    one = row(freeze_4=0.9, full_fine_tuning=0.8)
-    assert one.best == "freeze 4"
-    assert regret(one, always("freeze 4")) == 0
-    assert regret(one, always(FEATURES)) == pytest.approx(40)
+    known = row(freeze_4=0.9, full_fine_tuning=0.8)
+    assert known.best == "freeze 4"
+    assert regret(known, always("freeze 4")) == 0
+    assert regret(known, always(FEATURES)) == pytest.approx(40)
 
 
 def test_draws_are_averaged_and_a_rule_may_differ_between_them() -> None:
-    one = Row((draw(freeze_4=0.9, freeze_2=0.8), draw(freeze_4=0.7, freeze_2=0.9, from_scratch=1.0)))
-    del one.draws[0].test["from scratch"]
-    assert one.best == "freeze 2", "not what only one draw has"
-    assert regret(one, always("freeze 4")) == pytest.approx(5)
-    assert regret(one, lambda draw: max(draw.test, key=lambda name: draw.test[name] * (name in one.test))) == (
-        pytest.approx(-5)
-    )
+    drawn_twice = Row((draw(freeze_4=0.9, freeze_2=0.8), draw(freeze_4=0.7, freeze_2=0.9, from_scratch=1.0)))
+    del drawn_twice.draws[0].test["from scratch"]
+    assert drawn_twice.best == "freeze 2", "not what only one draw has"
+    assert regret(drawn_twice, always("freeze 4")) == pytest.approx(5)
+
+    def best_of_each_draw(draw: Draw) -> str:
+        return max(drawn_twice.test, key=lambda name: draw.test[name])
+
+    assert regret(drawn_twice, best_of_each_draw) == pytest.approx(-5)
 
 
 def test_fair_regret_is_against_the_best_of_the_other_draw() -> None:
-    one = Row((draw(freeze_4=0.9, freeze_2=0.8), draw(freeze_4=0.7, freeze_2=0.9)))
+    drawn_twice = Row((draw(freeze_4=0.9, freeze_2=0.8), draw(freeze_4=0.7, freeze_2=0.9)))
     # Freeze 2 is best on the second draw and gives 0.8 on the first; freeze 4 the other way round.
-    assert fair_regret(one, always(FEATURES)) == pytest.approx(100 * ((0.8 + 0.7) / 2 - 0.5))
-    assert fair_regret(one, always("freeze 2")) == pytest.approx(-10)
+    assert fair_regret(drawn_twice, always(FEATURES)) == pytest.approx(100 * ((0.8 + 0.7) / 2 - 0.5))
+    assert fair_regret(drawn_twice, always("freeze 2")) == pytest.approx(-10)
     assert math.isnan(fair_regret(row(), always(FEATURES)))
 
 
 def test_gain_may_be_negative_and_leaves_scratch_and_larger_backbones_out() -> None:
-    one = row(**{"feature extraction": 0.8, "freeze 6": 0.75, "from scratch": 0.99, "feature extraction, lite2": 0.99})
-    assert gain(one) == pytest.approx(-5)
+    known = row(
+        **{"feature extraction": 0.8, "freeze 6": 0.75, "from scratch": 0.99, "feature extraction, lite2": 0.99}
+    )
+    assert gain(known) == pytest.approx(-5)
 
 
 def test_the_learning_rate_is_chosen_on_validation_not_on_test() -> None:
@@ -91,9 +104,9 @@ def test_the_learning_rate_is_chosen_on_validation_not_on_test() -> None:
         if line["strategy"] == "freeze 4":
             good = line["learning_rate"] == 0.1
             line |= {"val_accuracy": 0.7 if good else 0.6, "test_accuracy": 0.65 if good else 0.95}
-    (one,), incomplete = to_rows(table)
-    assert one.test["freeze 4"] == 0.65
-    assert one.draws[0].n_images == 100
+    (whole,), incomplete = to_rows(table)
+    assert whole.test["freeze 4"] == 0.65
+    assert whole.draws[0].n_images == 100
     assert incomplete == []
 
 
@@ -106,9 +119,9 @@ def test_equal_validation_accuracy_is_decided_by_log_loss() -> None:
 
 
 def test_seeds_are_draws_of_a_row_and_averaged() -> None:
-    (one,), _ = to_rows([*lines(), *lines(seed=1, test_accuracy=0.7)])
-    assert [draw.seed for draw in one.draws] == [0, 1]
-    assert one.test["freeze 2"] == pytest.approx(0.6)
+    (averaged,), _ = to_rows([*lines(), *lines(seed=1, test_accuracy=0.7)])
+    assert [draw.seed for draw in averaged.draws] == [0, 1]
+    assert averaged.test["freeze 2"] == pytest.approx(0.6)
 
 
 def test_a_row_without_all_its_cells_is_left_out_aloud_but_scratch_may_be_missing() -> None:
@@ -116,7 +129,7 @@ def test_a_row_without_all_its_cells_is_left_out_aloud_but_scratch_may_be_missin
     assert len(to_rows([line for line in table if line["strategy"] != "from scratch"])[0]) == 1
     rows, incomplete = to_rows([line for line in table if line["strategy"] != FULL])
     assert rows == []
-    assert incomplete == ["set, cut, seed 0: 2 of 13 cells are missing"]
+    assert incomplete == ["set, subset, seed 0: 2 of 13 cells are missing"]
 
 
 def test_a_cell_that_diverged_does_not_count() -> None:
@@ -130,8 +143,8 @@ def test_a_cell_that_diverged_does_not_count() -> None:
 
 def test_a_strategy_that_diverged_at_both_rates_loses_everything() -> None:
     table = [line | ({"error": "the loss became nan"} if line["strategy"] == FULL else {}) for line in lines()]
-    (one,), _ = to_rows(table)
-    assert regret(one, always(FULL)) == pytest.approx(50)
+    (whole,), _ = to_rows(table)
+    assert regret(whole, always(FULL)) == pytest.approx(50)
 
 
 @pytest.mark.parametrize(
@@ -152,23 +165,23 @@ def test_the_nearest_depth_of_the_table(depth: int, n_stages: int, strategy: str
 
 
 def test_what_a_search_would_choose_is_chosen_on_validation() -> None:
-    one = draw(freeze_4=0.9)
-    one.val["freeze 2"] = 0.8
-    one.val["freeze 4"] = 0.7
-    assert on_validation(one) == "freeze 2"
+    drawn = draw(freeze_4=0.9)
+    drawn.val["freeze 2"] = 0.8
+    drawn.val["freeze 4"] = 0.7
+    assert on_validation(drawn) == "freeze 2"
 
 
 def test_rank_correlations_of_an_order_kept_and_reversed() -> None:
     sets = list("abcdefgh")
     x = [1.0, 2, 3, 4, 5, 6, 7, 8]
     for y, value in (([value**3 for value in x], 1), ([-value for value in x], -1)):
-        for one in rank_correlations(x, y, sets, draws=200):
-            assert (one.value, one.low, one.high) == pytest.approx((value, value, value))
+        for correlation in rank_correlations(x, y, sets, draws=200):
+            assert (correlation.value, correlation.low, correlation.high) == pytest.approx((value, value, value))
 
 
 def test_the_interval_of_unrelated_numbers_holds_zero() -> None:
-    for one in rank_correlations([1, 2, 3, 4, 5, 6], [2, 6, 1, 5, 3, 4], list("abcdef"), draws=500):
-        assert one.low < 0 < one.high
+    for correlation in rank_correlations([1, 2, 3, 4, 5, 6], [2, 6, 1, 5, 3, 4], list("abcdef"), draws=500):
+        assert correlation.low < 0 < correlation.high
 
 
 def test_rows_of_one_set_are_drawn_together() -> None:
@@ -178,8 +191,14 @@ def test_rows_of_one_set_are_drawn_together() -> None:
     assert {round(tau.low, 6), round(tau.high, 6)} == {-1.0, round(1 / 3, 6)}
 
 
+@pytest.mark.parametrize("scenario", SCENARIOS[:2], ids=lambda scenario: scenario.name)
+def test_the_depth_that_the_start_points_begin_with_is_in_the_table(scenario: Scenario) -> None:
+    first, *_ = first_depths(scenario, "freeze the first stages, train the rest", N_STAGES)
+    assert DEPTHS[first] in NAMES
+
+
 def test_far_data_freezes_fewer_stages_and_large_data_none() -> None:
-    thresholds = Thresholds(far=0.1, large=1000, margin=math.inf, room=math.inf)
+    thresholds = Thresholds(far=0.1, large=1000, margin=math.inf, headroom=math.inf)
     assert follow(thresholds, draw(distance=0.05)) == FEATURES
     assert follow(thresholds, draw(distance=0.2)) == "freeze 5"
     assert follow(Thresholds(0.1, 500, math.inf, math.inf), draw(distance=0.2)) == FULL
@@ -203,7 +222,7 @@ def test_a_stage_is_followed_where_its_probe_beats_the_last_by_the_margin() -> N
         (0.2, 60, 0.82, "freeze 5"),
     ],
 )
-def test_room_counts_on_small_and_similar_data_with_enough_images(
+def test_headroom_counts_on_small_and_similar_data_with_enough_images(
     distance: float, per_class: float, accuracy: float, expected: str
 ) -> None:
     measured = {"per_class": per_class, "recall": accuracy, "probe": "feature extraction, lite2"}
@@ -212,20 +231,20 @@ def test_room_counts_on_small_and_similar_data_with_enough_images(
 
 def test_what_does_not_matter_stays_as_it_ships() -> None:
     fitted = fit_thresholds(planted())
-    assert fitted.room == SHIPPED.room
+    assert fitted.headroom == SHIPPED.headroom
 
 
-def test_the_fit_finds_the_planted_room() -> None:
-    roomy = [measured(row(f"roomy {n}", 0.03, freeze_6=0.9), 0.82 - n / 100) for n in range(5)]
-    tight = [measured(one, 0.88) for one in planted()]
-    fitted = fit_thresholds([*roomy, *tight])
-    assert mean_regret(fitted, [*roomy, *tight]) == 0
-    assert 0.12 < fitted.room <= 0.18
+def test_the_fit_finds_the_planted_headroom() -> None:
+    ample = [measured(row(f"ample {n}", 0.03, freeze_6=0.9), 0.82 - n / 100) for n in range(5)]
+    scarce = [measured(known, 0.88) for known in planted()]
+    fitted = fit_thresholds([*ample, *scarce])
+    assert mean_regret(fitted, [*ample, *scarce]) == 0
+    assert 0.12 < fitted.headroom <= 0.18
 
 
-def measured(one: Row, accuracy: float) -> Row:
+def measured(known: Row, accuracy: float) -> Row:
     """With 100 images a class and this accuracy of the probe."""
-    return Row(tuple(replace(draw, per_class=100, recall=accuracy) for draw in one.draws))
+    return Row(tuple(replace(draw, per_class=100, recall=accuracy) for draw in known.draws))
 
 
 def planted() -> list[Row]:
@@ -244,7 +263,7 @@ def test_the_fit_finds_the_planted_threshold() -> None:
 
 def test_a_set_is_judged_by_thresholds_fitted_without_it() -> None:
     found = leave_one_set_out(planted())
-    assert set(found) == {one.set for one in planted()}
+    assert set(found) == {known.set for known in planted()}
     assert all(value == 0 for _, value in found.values())
     # One set against the trend: the others give it the wrong strategy.
     odd = row("odd", 0.02, freeze_5=0.9)

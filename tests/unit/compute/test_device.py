@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from autotl.compute import device
-from autotl.compute.device import GAIN_NEEDED, compute, measure_precision, pick_device
+from autotl.compute.device import GAIN_NEEDED, compute, local_cpus, measure_precision, pick_device
 
 CPU = torch.device("cpu")
 
@@ -15,6 +17,21 @@ CPU = torch.device("cpu")
 def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, kind: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert pick_device().type == kind
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 9}, raising=False)
+    assert local_cpus() == 3
+
+
+@pytest.mark.parametrize(("count", "cores"), [(8, 8), (None, 1)])
+def test_where_a_system_cannot_say_that_all_cores_count(
+    monkeypatch: pytest.MonkeyPatch, count: int | None, cores: int
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert local_cpus() == cores
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])

@@ -1,50 +1,74 @@
-"""Freed memory is kept only where the C library can be told to."""
+"""Freed memory is kept, and handed back, only where the C library offers that."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from autotl.compute.memory import keep_freed_memory
+from autotl.compute.memory import give_back_memory, keep_freed_memory
+
+both = pytest.mark.parametrize("function", [keep_freed_memory, give_back_memory])
 
 
 class Libc:
-    """Stands for the C library and writes down what it is told."""
+    """Stands for the C library and writes down how it is set and what it trims."""
 
     def __init__(self) -> None:
-        self.told: dict[int, int] = {}
+        self.options: dict[int, int] = {}
+        self.trimmed: list[int] = []
 
     def mallopt(self, name: int, value: int) -> int:
-        self.told[name] = value
+        self.options[name] = value
+        return 1
+
+    def malloc_trim(self, pad: int) -> int:
+        self.trimmed.append(pad)
         return 1
 
 
-def test_glibc_is_told_to_keep_large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    libc = Libc()
+@pytest.fixture
+def libc(monkeypatch: pytest.MonkeyPatch) -> Libc:
+    """The C library of a Linux machine."""
+    fake = Libc()
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: fake)
+    return fake
+
+
+def test_glibc_is_made_to_keep_large_blocks(libc: Libc) -> None:
     keep_freed_memory()
     # M_MMAP_THRESHOLD is -3, M_TRIM_THRESHOLD -1 and M_ARENA_MAX -8 in malloc.h; mallopt takes an int.
-    assert libc.told.pop(-8) == 1
-    assert set(libc.told) == {-3, -1}
-    assert all(2**25 < value < 2**31 for value in libc.told.values())
+    assert libc.options.pop(-8) == 1
+    assert set(libc.options) == {-3, -1}
+    assert all(2**25 < value < 2**31 for value in libc.options.values())
+    assert libc.trimmed == []
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glibc_is_made_to_hand_back_all_that_is_free(libc: Libc) -> None:
+    give_back_memory()
+    assert libc.trimmed == [0]  # nothing is kept in reserve
+    assert libc.options == {}
+
+
+@both
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch, function: Callable[[], None]) -> None:
     def missing(name: str) -> object:
         raise OSError(f"{name}: not found")
 
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    keep_freed_memory()
+    function()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    keep_freed_memory()
+    function()
 
 
-def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch, function: Callable[[], None]) -> None:
     asked: list[str] = []
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", asked.append)
-    keep_freed_memory()
+    function()
     assert asked == []

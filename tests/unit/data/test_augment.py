@@ -29,7 +29,7 @@ def test_eval_view_of_the_full_size_is_the_bytes_over_255() -> None:
     torch.testing.assert_close(eval_view(batch, 16, 1.0), plain(batch), rtol=0, atol=1e-7)
 
 
-def test_eval_view_cuts_the_centre() -> None:
+def test_eval_view_crops_the_centre() -> None:
     batch = torch.arange(16, dtype=torch.uint8).view(1, 4, 4, 1).repeat(1, 1, 1, 3)
     expected = torch.tensor([[5, 6], [9, 10]]) / 255
     torch.testing.assert_close(eval_view(batch, 2, 0.5)[0, 0], expected, rtol=0, atol=1e-7)
@@ -138,7 +138,7 @@ def test_rotation_keeps_the_centre_and_moves_the_rim() -> None:
     assert (views[:, 0, 16, 0] < 0.5).any()
 
 
-def test_rotation_is_at_most_as_told() -> None:
+def test_rotation_is_at_most_as_given() -> None:
     bar = torch.zeros((64, 65, 65, 3), dtype=torch.uint8)
     bar[:, 32, :] = 255
     views = random_view(bar, 65, replace(IDENTITY, rotate=15.0), seeded())
@@ -164,7 +164,7 @@ def test_the_grid_is_that_of_torch() -> None:
 
 
 def test_jitter_is_saturation_then_contrast_then_brightness() -> None:
-    photo = torch.randint(90, 160, (4, 8, 8, 3), generator=seeded()).to(torch.uint8)  # nothing is cut off at 0 or 1
+    photo = torch.randint(90, 160, (4, 8, 8, 3), generator=seeded()).to(torch.uint8)  # nothing is clipped at 0 or 1
     generator = seeded()
     torch.rand(6, 4, generator=generator)  # what crop, rotation and flip draw
     brightness, contrast, saturation = (torch.rand(4, generator=generator).view(4, 1, 1, 1) * 0.4 + 0.8 for _ in "bcs")

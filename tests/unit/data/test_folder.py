@@ -40,7 +40,7 @@ def only_problem(root: Path, **options: bool) -> Problem:
 
 
 def finding(listing: Listing, code: str) -> Finding:
-    found = [one for one in listing.findings if one.code == code]
+    found = [candidate for candidate in listing.findings if candidate.code == code]
     assert len(found) == 1, listing.findings
     return found[0]
 
@@ -48,7 +48,7 @@ def finding(listing: Listing, code: str) -> Finding:
 def test_class_folders(tmp_path: Path) -> None:
     two_classes(tmp_path)
     listing = sound(tmp_path)
-    assert [(one.path, one.label, one.split) for one in listing.images] == [
+    assert [(image.path, image.label, image.split) for image in listing.images] == [
         ("cat/1.png", "cat", None),
         ("cat/2.png", "cat", None),
         ("dog/1.png", "dog", None),
@@ -63,7 +63,7 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_split_folders(tmp_path: Path, name: str) -> None:
     two_classes(tmp_path / "train")
     put(tmp_path, f"{name}/cat/3.png", "test/dog/3.png")
-    splits = {one.path: one.split for one in sound(tmp_path).images}
+    splits = {image.path: image.split for image in sound(tmp_path).images}
     assert splits["train/cat/1.png"] == "train"
     assert splits[f"{name}/cat/3.png"] == "val"
     assert splits["test/dog/3.png"] == "test"
@@ -72,7 +72,7 @@ def test_split_folders(tmp_path: Path, name: str) -> None:
 def test_images_in_subfolders_belong_to_the_class(tmp_path: Path) -> None:
     two_classes(tmp_path)
     put(tmp_path, "cat/indoor/sofa/3.png")
-    labels = {one.path: one.label for one in sound(tmp_path).images}
+    labels = {image.path: image.label for image in sound(tmp_path).images}
     assert labels["cat/indoor/sofa/3.png"] == "cat"
 
 
@@ -90,7 +90,7 @@ def test_hidden_folders_and_files_are_no_data(tmp_path: Path) -> None:
     assert listing.classes == ("cat", "dog")
 
 
-def test_other_files_are_ignored_and_told(tmp_path: Path) -> None:
+def test_other_files_are_ignored_and_listed(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "cat" / "notes.txt").write_text("x")
     put(tmp_path, "loose.png")
@@ -103,7 +103,7 @@ def test_other_files_are_ignored_and_told(tmp_path: Path) -> None:
     )
 
 
-def test_images_directly_in_train_are_told_as_ignored(tmp_path: Path) -> None:
+def test_images_directly_in_train_are_reported_as_ignored(tmp_path: Path) -> None:
     two_classes(tmp_path / "train")
     put(tmp_path, "train/stray.png")
     assert finding(sound(tmp_path), "ignored-files").paths == ("train/stray.png",)
@@ -200,13 +200,13 @@ def test_classes_of_copies_have_no_image_to_validate_on(tmp_path: Path) -> None:
     assert problem.remedy == "add other images to these classes or remove their folders"
 
 
-def test_a_class_of_copies_is_told_with_everything_else(tmp_path: Path) -> None:
+def test_a_class_of_copies_is_reported_with_everything_else(tmp_path: Path) -> None:
     two_classes(tmp_path)
     put(tmp_path, "bat/1.png", "emu/1.png")
     copy_times(tmp_path / "bat" / "1.png", 2)
     (tmp_path / "cat/bad.jpg").write_text("x")
     _, problems = list_folder(tmp_path)
-    assert [one.found for one in problems] == [
+    assert [problem.found for problem in problems] == [
         "classes with a single training image: emu",
         "classes whose training images are copies of a single one: bat",
         "unreadable image: cannot identify image file",
@@ -290,7 +290,7 @@ def test_unreadable_images_are_left_out_when_asked(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "cat/bad.jpg").write_text("x")
     listing = sound(tmp_path, skip_unreadable=True)
-    assert "cat/bad.jpg" not in [one.path for one in listing.images]
+    assert "cat/bad.jpg" not in [image.path for image in listing.images]
     assert finding(listing, "unreadable") == Finding(
         "unreadable", "warning", "1 unreadable images were left out, as asked", ("cat/bad.jpg",)
     )
@@ -306,7 +306,7 @@ def test_unreadable_images_and_faulty_classes_are_reported_together(tmp_path: Pa
     put(tmp_path, "cat/1.png", "cat/2.png")
     (tmp_path / "cat/bad.jpg").write_text("x")
     _, problems = list_folder(tmp_path)
-    assert [one.found for one in problems] == [
+    assert [problem.found for problem in problems] == [
         "a single class (cat) has training images",
         "unreadable image: cannot identify image file",
     ]
@@ -314,8 +314,8 @@ def test_unreadable_images_and_faulty_classes_are_reported_together(tmp_path: Pa
 
 def test_copies_are_found_and_grouped(tmp_path: Path) -> None:
     two_classes(tmp_path)
-    for source, copy in [("cat/1.png", "cat/1b.png"), ("cat/1.png", "cat/1c.png"), ("dog/2.png", "dog/2b.png")]:
-        shutil.copy(tmp_path / source, tmp_path / copy)
+    for original, copy in [("cat/1.png", "cat/1b.png"), ("cat/1.png", "cat/1c.png"), ("dog/2.png", "dog/2b.png")]:
+        shutil.copy(tmp_path / original, tmp_path / copy)
     listing = sound(tmp_path)
     found = finding(listing, "duplicates")
     assert found.severity == "warning"
@@ -355,13 +355,13 @@ def test_a_copy_in_another_split_leaks(tmp_path: Path) -> None:
 def test_copies_in_one_split_and_class_neither_leak_nor_contradict(tmp_path: Path) -> None:
     two_classes(tmp_path / "train")
     shutil.copy(tmp_path / "train/cat/1.png", tmp_path / "train/cat/9.png")
-    assert [one.code for one in sound(tmp_path).findings] == ["duplicates"]
+    assert [finding.code for finding in sound(tmp_path).findings] == ["duplicates"]
 
 
 def test_without_leaves_images_out_and_says_so(tmp_path: Path) -> None:
     two_classes(tmp_path)
     rest = without(sound(tmp_path), {"cat/1.png": "broken data stream"})
-    assert [one.path for one in rest.images] == ["cat/2.png", "dog/1.png", "dog/2.png"]
+    assert [image.path for image in rest.images] == ["cat/2.png", "dog/1.png", "dog/2.png"]
     assert finding(rest, "unreadable") == Finding(
         "unreadable", "warning", "1 images could not be decoded and were left out, as asked", ("cat/1.png",)
     )

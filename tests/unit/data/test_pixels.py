@@ -107,12 +107,12 @@ class Gate:
         self._held, self._decode = held, pixels.decode
         monkeypatch.setattr(pixels, "decode", self)
 
-    def __call__(self, source: Path, size: int) -> Any:
-        self.begun.append(source.name)
-        if source.name in self._held:
+    def __call__(self, path: Path, size: int) -> Any:
+        self.begun.append(path.name)
+        if path.name in self._held:
             self.reached.set()
             assert self.opened.wait(60), "the gate was never opened"
-        return self._decode(source, size)
+        return self._decode(path, size)
 
 
 class TestDecoding:
@@ -142,9 +142,9 @@ class TestDecoding:
         with Decoding(folder, NAMES, 16, folder / "pixels.u8", 2) as decoding, ThreadPoolExecutor(3) as pool:
             waiting = [pool.submit(decoding.wait, np.array([place, 2])) for place in (0, 1, 3)]
             assert gate.reached.wait(60)
-            assert not any(one.done() for one in waiting)
+            assert not any(wait.done() for wait in waiting)
             gate.opened.set()
-            assert [one.result(60) for one in waiting] == [None] * 3
+            assert [wait.result(60) for wait in waiting] == [None] * 3
 
     def test_each_file_is_decoded_once_in_the_order_asked_for(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,7 +156,7 @@ class TestDecoding:
         for place, colour in enumerate(COLOURS):
             assert (store.open()[place] == colour).all()
 
-    def test_what_is_found_is_told_in_the_order_of_the_paths(self, folder: Path) -> None:
+    def test_what_is_found_is_listed_in_the_order_of_the_paths(self, folder: Path) -> None:
         for name, mode in (("1.png", "RGBA"), ("2.png", "LA")):
             Image.new(mode, (20, 20)).save(folder / name)
         for name in ("0.png", "3.png"):
@@ -178,8 +178,8 @@ class TestDecoding:
     def test_what_ended_a_thread_is_raised_where_its_image_is_waited_for(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, no_thread_is_left: Callable[[], bool]
     ) -> None:
-        def run_out(source: Path, size: int) -> Any:
-            raise MemoryError(source.name)
+        def run_out(path: Path, size: int) -> Any:
+            raise MemoryError(path.name)
 
         monkeypatch.setattr(pixels, "decode", run_out)
         with Decoding(folder, NAMES, 16, folder / "pixels.u8", 1) as decoding:
@@ -211,7 +211,7 @@ class TestDecoding:
         assert gate.begun == ["0.png", "1.png"]
         assert no_thread_is_left()
 
-    def test_who_waits_when_it_is_given_up_is_told_so(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_who_waits_when_it_is_given_up_gets_an_error(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         gate = Gate(monkeypatch, "1.png")
         with ThreadPoolExecutor(1) as pool:
             with Decoding(folder, NAMES, 16, folder / "pixels.u8", 1) as decoding:
@@ -223,7 +223,7 @@ class TestDecoding:
 
 
 def after(decoding: Decoding, then: Callable[[], None]) -> None:
-    """Do something as soon as `decoding` was told to end."""
+    """Do something as soon as `decoding` is asked to end."""
     shutdown = decoding._pool.shutdown
 
     def ended(*, cancel_futures: bool) -> None:

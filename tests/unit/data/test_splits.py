@@ -165,7 +165,7 @@ def held_out_by_definition(labels: np.ndarray, groups: np.ndarray, fraction: flo
             if already < wanted and already + (together & own).sum() <= wanted and leaves_some(together):
                 held |= together
         if not held[own].any():
-            held |= next((one for one in sorted(order, key=np.sum) if leaves_some(one)), held)
+            held |= next((together for together in sorted(order, key=np.sum) if leaves_some(together)), held)
     return held
 
 

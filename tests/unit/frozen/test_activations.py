@@ -12,19 +12,19 @@ import torch
 
 from autotl.data import pixels
 from autotl.data.pixels import Decoding
-from autotl.frozen.activations import BATCH, ImageSource, embed
+from autotl.frozen.activations import BATCH, ImageLoader, embed
 from autotl.models.backbone import Preprocessing
 
 SIDE = 8
-SOURCE_SIZE = 3 * BATCH + 5
+N_IMAGES = 3 * BATCH + 5
 
 
 @pytest.fixture(scope="module")
-def source() -> ImageSource:
+def loader() -> ImageLoader:
     """Gray images whose level is their number."""
-    pixels = np.broadcast_to(np.arange(SOURCE_SIZE, dtype=np.uint8)[:, None, None, None], (SOURCE_SIZE, SIDE, SIDE, 3))
+    pixels = np.broadcast_to(np.arange(N_IMAGES, dtype=np.uint8)[:, None, None, None], (N_IMAGES, SIDE, SIDE, 3))
     preprocessing = Preprocessing(SIDE, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), SIDE)
-    return ImageSource(np.ascontiguousarray(pixels), preprocessing, torch.device("cpu"), seed=0)
+    return ImageLoader(np.ascontiguousarray(pixels), preprocessing, torch.device("cpu"), seed=0)
 
 
 def level(images: torch.Tensor) -> torch.Tensor:
@@ -34,45 +34,45 @@ def level(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_embeddings_stand_in_the_order_of_their_rows(source: ImageSource, workers: int) -> None:
-    rows = np.arange(SOURCE_SIZE)[::-1].copy()
+def test_embeddings_stand_in_the_order_of_their_rows(loader: ImageLoader, workers: int) -> None:
+    rows = np.arange(N_IMAGES)[::-1].copy()
     done: list[int] = []
-    embeddings = embed(level, source, rows, done.append, workers)
+    embeddings = embed(level, loader, rows, done.append, workers)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, np.stack([rows, 2 * rows], axis=1), atol=1e-3)
-    assert done == [BATCH, 2 * BATCH, 3 * BATCH, SOURCE_SIZE]
+    assert done == [BATCH, 2 * BATCH, 3 * BATCH, N_IMAGES]
 
 
-def test_maps_are_flattened(source: ImageSource) -> None:
-    embeddings = embed(lambda images: images[:, :, :2, :2], source, np.array([7]))
+def test_maps_are_flattened(loader: ImageLoader) -> None:
+    embeddings = embed(lambda images: images[:, :, :2, :2], loader, np.array([7]))
     np.testing.assert_allclose(255 * embeddings, np.full((1, 12), 7.0), atol=1e-3)
 
 
 def test_batches_wait_for_their_own_images_alone(
-    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loader: ImageLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last image is decoded only after the first batch is embedded."""
-    embedded, order = threading.Event(), np.arange(SOURCE_SIZE)[::-1].copy()
+    embedded, order = threading.Event(), np.arange(N_IMAGES)[::-1].copy()
 
     def decode(path: Path, size: int) -> tuple[np.ndarray, str]:
         number = int(path.name)
         assert number != order[-1] or embedded.wait(60), "nothing was embedded before all images were decoded"
-        return source.pixels[number], ""
+        return loader.pixels[number], ""
 
     def on_progress(done: int) -> None:
         embedded.set()
 
     monkeypatch.setattr(pixels, "decode", decode)
-    names = [str(number) for number in range(SOURCE_SIZE)]
+    names = [str(number) for number in range(N_IMAGES)]
     with Decoding(tmp_path, names, SIDE, tmp_path / "pixels.u8", 2, order) as decoding:
-        waiting = replace(source, pixels=decoding.store.open(), wait=decoding.wait)
+        waiting = replace(loader, pixels=decoding.store.open(), wait=decoding.wait)
         embeddings = embed(level, waiting, order, on_progress, workers=2)
-    np.testing.assert_array_equal(embeddings, embed(level, source, order))
+    np.testing.assert_array_equal(embeddings, embed(level, loader, order))
 
 
-def test_what_ended_the_decoding_comes_through(source: ImageSource) -> None:
+def test_what_ended_the_decoding_comes_through(loader: ImageLoader) -> None:
     def wait(rows: np.ndarray) -> None:
         raise MemoryError("too large")
 
     with pytest.raises(MemoryError, match="too large"):
-        embed(level, replace(source, wait=wait), np.arange(SOURCE_SIZE), workers=2)
+        embed(level, replace(loader, wait=wait), np.arange(N_IMAGES), workers=2)

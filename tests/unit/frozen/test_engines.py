@@ -51,7 +51,7 @@ def test_the_fastest_exact_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
     clock_of(monkeypatch, {"exact": 4.0, "nearly": 2.0, "wrong": 1.0})
     chosen, measured = choose([("a", exact), ("b", nearly), ("c", wrong)], torch.ones(8, 3, 2, 2))
     assert chosen.name == "b"
-    assert [one.images_per_second for one in measured] == [2.0, 4.0, 8.0]
+    assert [engine.images_per_second for engine in measured] == [2.0, 4.0, 8.0]
     assert measured[2].error == pytest.approx(0.011, rel=1e-3)
 
 
@@ -87,7 +87,7 @@ def test_without_openvino_torch_is_measured(
     chosen, measured, converted, staged = fastest_embedding(
         small, images, "bf16", weights_sha256="sha", n_images=10**6, workers=1, cache=DiskCache(tmp_path)
     )
-    assert [one.name for one in measured] == ["torch-fp32", "torch-bf16"]
+    assert [engine.name for engine in measured] == ["torch-fp32", "torch-bf16"]
     assert chosen.error <= engines.TOLERANCE
     assert converted is None
     output, stages = staged(images)
@@ -100,7 +100,7 @@ def compiled_against_torch(small: Backbone, images: torch.Tensor) -> tuple[list[
     staged: dict[str, engines.StagedForward] = {"torch-fp32": torch_forward(taps, images.device, "fp32")}
     chosen, measured = choose([("torch-fp32", output_alone(staged["torch-fp32"]))], images)
     _, measured = engines._try_compiled(taps, chosen, measured, images, staged)
-    return [one.name for one in measured], staged
+    return [engine.name for engine in measured], staged
 
 
 def test_a_compiled_backbone_gives_the_same_with_all_its_stages(
@@ -151,10 +151,10 @@ def test_whether_a_conversion_pays_does_not_depend_on_what_else_the_machine_does
 
 
 def test_a_prefix_is_the_boundary_s_input(small: Backbone, images: torch.Tensor) -> None:
-    split = divide(small, 2, images[:2])
-    measured = fastest_prefix(split, images, "fp32", None, 1)
+    partition = divide(small, 2, images[:2])
+    measured = fastest_prefix(partition, images, "fp32", None, 1)
     with torch.no_grad():
-        torch.testing.assert_close(measured.forward(images), split.prefix(images))
+        torch.testing.assert_close(measured.forward(images), partition.prefix(images))
 
 
 def test_between_two_boundaries_nothing_is_lost(small: Backbone, images: torch.Tensor) -> None:
@@ -171,5 +171,5 @@ def test_no_gradients_are_kept() -> None:
 
 
 def test_a_converted_model_that_is_gone_is_done_without(small: Backbone, images: torch.Tensor, tmp_path: Path) -> None:
-    split = divide(small, 2, images[:2])
-    assert fastest_prefix(split, images, "fp32", tmp_path / "gone.bin", 1).name == "torch-fp32"
+    partition = divide(small, 2, images[:2])
+    assert fastest_prefix(partition, images, "fp32", tmp_path / "gone.bin", 1).name == "torch-fp32"

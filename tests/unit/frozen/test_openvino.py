@@ -40,9 +40,9 @@ def test_another_batch_size_than_the_example_will_do(small: Backbone, images: to
 def test_openvino_gives_the_boundary_at_every_depth(
     small: Backbone, images: torch.Tensor, converted: Path, depth: int
 ) -> None:
-    split = divide(small, depth, images[:2])
+    partition = divide(small, depth, images[:2])
     with torch.no_grad():
-        expected = split.prefix(images)
+        expected = partition.prefix(images)
     result = OpenVinoModel(converted, f"depth-{depth}")(images)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 

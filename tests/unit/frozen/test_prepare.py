@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from autotl.frozen import prepare as module
-from autotl.frozen.activations import BATCH, ImageSource, embed_stages
-from autotl.frozen.prepare import TIMED_BATCHES, EmbeddingTime, Prepared
+from autotl.frozen.activations import BATCH, ImageLoader, embed_stages
+from autotl.frozen.prepare import TIMED_BATCHES, EmbeddingTime, PreparedBackbone
 from autotl.models.backbone import Preprocessing
 from autotl.models.catalog import load_catalog
 
@@ -20,32 +20,32 @@ EMBEDDINGS = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 
 @pytest.fixture
-def prepared() -> Prepared:
+def prepared() -> PreparedBackbone:
     """Embeddings of four rows."""
     paths = {"state": Path("state"), "converted": None}
-    told = {"weights_sha256": "", "engine": "", "engines": {}, "seconds": 2.0, "n_stages": 1, "preprocessing": {}}
-    return Prepared(
+    measured = {"weights_sha256": "", "engine": "", "engines": {}, "seconds": 2.0, "n_stages": 1, "preprocessing": {}}
+    return PreparedBackbone(
         entry=load_catalog()[0],
         rows=ROWS,
         embeddings=EMBEDDINGS,
         stage_rows=ROWS[:0],
         stage_features={},
         **paths,
-        **told,
+        **measured,
     )  # type: ignore[arg-type]
 
 
-def test_embeddings_of_some_rows(prepared: Prepared) -> None:
+def test_embeddings_of_some_rows(prepared: PreparedBackbone) -> None:
     np.testing.assert_array_equal(prepared.of(np.array([3, 8])), EMBEDDINGS[[1, 3]])
     np.testing.assert_array_equal(prepared.of(np.array([8, 1, 1])), EMBEDDINGS[[3, 0, 0]])
 
 
-def test_embeddings_of_all_rows_are_no_copy(prepared: Prepared) -> None:
+def test_embeddings_of_all_rows_are_no_copy(prepared: PreparedBackbone) -> None:
     assert prepared.of(ROWS.copy()) is EMBEDDINGS
     np.testing.assert_array_equal(prepared.of(ROWS[::-1]), EMBEDDINGS[::-1])
 
 
-def test_images_per_second(prepared: Prepared) -> None:
+def test_images_per_second(prepared: PreparedBackbone) -> None:
     assert prepared.images_per_second == 2.0
 
 
@@ -77,15 +77,15 @@ def test_the_time_of_embedding_is_that_with_nothing_decoded_beside_it(
     machine = Machine(decoding)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: machine.now))
     preprocessing = Preprocessing(2, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2)
-    source = ImageSource(np.zeros((200, 2, 2, 3), np.uint8), preprocessing, torch.device("cpu"), seed=0)
+    loader = ImageLoader(np.zeros((200, 2, 2, 3), np.uint8), preprocessing, torch.device("cpu"), seed=0)
     rows, done = np.arange(20 * BATCH), list[int]()
     timing = EmbeddingTime(machine)  # type: ignore[arg-type]
-    # Batch by batch: the threads of a pool are ahead of what they tell.
+    # Batch by batch: the threads of a pool are ahead of what they report.
     watch = timing.watched(done.append)
     for batch in range(20):
-        embed_stages(machine.forward, source, rows[batch * BATCH : (batch + 1) * BATCH], rows[:0])
+        embed_stages(machine.forward, loader, rows[batch * BATCH : (batch + 1) * BATCH], rows[:0])
         watch((batch + 1) * BATCH)
     embedded = machine.now
-    assert timing.seconds(machine.forward, source, rows, 1) == 20.0
+    assert timing.seconds(machine.forward, loader, rows, 1) == 20.0
     assert machine.now - embedded == (TIMED_BATCHES if decoding > 20 - TIMED_BATCHES else 0)
     assert len(done) == 20

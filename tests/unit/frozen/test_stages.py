@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from autotl.frozen.activations import ImageSource, embed, embed_stages
+from autotl.frozen.activations import ImageLoader, embed, embed_stages
 from autotl.frozen.stages import StageTaps, output_alone, pooled
 from autotl.models.backbone import Backbone, Preprocessing, create
 from autotl.models.partition import boundaries, divide
@@ -68,7 +68,7 @@ def test_a_boundary_that_takes_more_than_a_tensor_is_absent() -> None:
 
 def test_only_the_stages_of_the_rows_asked_for_are_kept(taps: StageTaps) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (70, 64, 64, 3), dtype=np.uint8)
-    source = ImageSource(
+    loader = ImageLoader(
         pixels, Preprocessing(64, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 64), torch.device("cpu"), seed=0
     )
     rows = np.arange(2, 70)
@@ -77,12 +77,12 @@ def test_only_the_stages_of_the_rows_asked_for_are_kept(taps: StageTaps) -> None
         with torch.no_grad():
             return taps(batch)
 
-    everything, all_stages = embed_stages(forward, source, rows, rows)
+    everything, all_stages = embed_stages(forward, loader, rows, rows)
     some = np.array([3, 40, 69])
-    outputs, stages = embed_stages(forward, source, rows, some, workers=2)
+    outputs, stages = embed_stages(forward, loader, rows, some, workers=2)
     np.testing.assert_allclose(outputs, everything, rtol=1e-4, atol=1e-5)
     assert sorted(stages) == sorted(all_stages)
     for depth, features in stages.items():
         np.testing.assert_allclose(features, all_stages[depth][some - 2], rtol=1e-4, atol=1e-5)
-    assert embed_stages(forward, source, rows[:4], rows[:0])[1] == {}
-    np.testing.assert_allclose(embed(output_alone(forward), source, rows[:4]), everything[:4], rtol=1e-4, atol=1e-5)
+    assert embed_stages(forward, loader, rows[:4], rows[:0])[1] == {}
+    np.testing.assert_allclose(embed(output_alone(forward), loader, rows[:4]), everything[:4], rtol=1e-4, atol=1e-5)

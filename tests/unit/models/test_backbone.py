@@ -23,7 +23,7 @@ def resnet() -> Backbone:
 
 
 def batch_norms(module: torch.nn.Module) -> list[torch.nn.BatchNorm2d]:
-    return [one for one in module.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    return [inner for inner in module.modules() if isinstance(inner, torch.nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_number_of_stages(name: str, stages: int) -> None:
     assert create(name, 3, None).n_stages == stages
 
 
-def test_the_catalog_tells_the_stages_of_the_bundled_models() -> None:
+def test_the_catalog_gives_the_stages_of_the_bundled_models() -> None:
     for entry in load_catalog()[:3]:
         assert create(entry.name, 2, None).n_stages == entry.stages
 
@@ -161,11 +161,11 @@ def test_the_stored_square_needs_no_resampling_for_evaluation(name: str) -> None
 
 
 def test_saved_weights_come_back_under_a_new_classifier(tmp_path: Path) -> None:
-    source = create("resnet10t", 0, None)
-    save_state(source.model, tmp_path / "w.safetensors")
+    original = create("resnet10t", 0, None)
+    save_state(original.model, tmp_path / "w.safetensors")
     again = create("resnet10t", 7, tmp_path / "w.safetensors")
     state = again.model.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in source.model.state_dict().items())
+    assert all(torch.equal(state[name], tensor) for name, tensor in original.model.state_dict().items())
     assert state["fc.weight"].shape[0] == 7
 
 

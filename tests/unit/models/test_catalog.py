@@ -27,7 +27,7 @@ def timm() -> Any:
 def message_of(name: str) -> str:
     with pytest.raises(BackboneError) as caught:
         find_entry(name)
-    return str(caught.value).removeprefix("1 problem with what was given:\n")
+    return str(caught.value).removeprefix("Found 1 problem in the input:\n")
 
 
 def test_no_backbone_is_listed_twice() -> None:
@@ -115,7 +115,7 @@ def test_source_rates_scale_with_the_batch_or_its_root(
     assert entry.source_learning_rate(own_batch_size) == pytest.approx(expected, rel=1e-12)
 
 
-def test_source_rates_are_for_batches_of_32_unless_told() -> None:
+def test_source_rates_are_for_batches_of_32_by_default() -> None:
     assert CATALOG["tf_efficientnet_lite0.in1k"].source_learning_rate() == pytest.approx(0.002)
 
 
@@ -176,11 +176,11 @@ def test_a_name_like_no_other_is_answered_with_the_list(name: str) -> None:
     assert message_of(name).endswith("\n    → see `autotl backbones list`")
 
 
-def test_the_name_of_an_own_source_is_answered_with_how_to_give_it() -> None:
-    assert "name that run as a source (source=RUN, --source RUN)" in message_of("birds/tf_efficientnet_lite0.in1k")
+def test_the_name_of_an_earlier_run_s_model_is_answered_with_how_to_give_it() -> None:
+    assert "name that run (reuse=RUN, --reuse RUN)" in message_of("birds/tf_efficientnet_lite0.in1k")
 
 
-def test_timm_knows_a_backbone_by_its_name_unless_told_otherwise() -> None:
+def test_timm_knows_a_backbone_by_its_name_by_default() -> None:
     entry = CATALOG["tf_efficientnet_lite0.in1k"]
     assert entry.timm_name == entry.name
     own = replace(entry, name=f"birds/{entry.name}")

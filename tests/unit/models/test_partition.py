@@ -1,4 +1,4 @@
-"""Dividing models at a freeze depth: the two parts give what the whole gives, or the division is refused."""
+"""Dividing models at a freeze depth: the two parts give what the whole gives, or the partition is refused."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def timm_backbone(name: str) -> Backbone:
 @pytest.mark.parametrize(("name", "depth"), [(name, depth) for name, depths in FAMILIES for depth in depths])
 def test_prefix_then_suffix_is_the_model(name: str, depth: int) -> None:
     backbone = timm_backbone(name)
-    split = divide(backbone, depth, images(backbone))
+    partition = divide(backbone, depth, images(backbone))
     other = images(backbone, 3).flip(0)[:, [2, 0, 1]]  # not the example, and another batch size
     with torch.inference_mode():
-        boundary = split.prefix(other)
-        joined, whole = split.suffix(boundary), backbone.model(other)
-    assert boundary.shape == (3, *split.shape)
+        boundary = partition.prefix(other)
+        joined, whole = partition.suffix(boundary), backbone.model(other)
+    assert boundary.shape == (3, *partition.shape)
     assert whole.std() > 1e-6
     torch.testing.assert_close(joined, whole, rtol=1e-3, atol=1e-4 * whole.abs().max().item())
 
@@ -78,24 +78,24 @@ def test_timm_models_that_do_not_divide_are_refused(name: str, depth: int, reaso
 
 def test_the_boundary_at_the_deepest_freeze_is_the_input_of_the_classifier() -> None:
     backbone = timm_backbone("resnet10t")
-    split = divide(backbone, 5, images(backbone))
-    assert split.depth == 5
-    assert split.shape == (512,)
+    partition = divide(backbone, 5, images(backbone))
+    assert partition.depth == 5
+    assert partition.shape == (512,)
     z = torch.rand(3, 512, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(split.suffix(z), backbone.model.get_classifier()(z))
+    torch.testing.assert_close(partition.suffix(z), backbone.model.get_classifier()(z))
 
 
 def test_the_suffix_does_not_run_the_modules_before_the_boundary() -> None:
     backbone = timm_backbone("resnet10t")
-    split = divide(backbone, 3, images(backbone))
+    partition = divide(backbone, 3, images(backbone))
     ran: list[str] = []
     for name in ("layer1", "layer2", "layer3"):
         inner = getattr(backbone.model, name)[0].conv1
         inner.register_forward_hook(lambda *_, name=name: ran.append(name))
     with torch.no_grad():
-        z = split.prefix(images(backbone))
+        z = partition.prefix(images(backbone))
         assert ran == ["layer1", "layer2"]
-        split.suffix(z)
+        partition.suffix(z)
     assert ran == ["layer1", "layer2", "layer3"]
 
 
@@ -103,24 +103,24 @@ def test_the_model_is_whole_again_after_each_part() -> None:
     backbone = timm_backbone("resnet10t")
     with torch.no_grad():
         before = backbone.model.eval()(images(backbone))
-        split = divide(backbone, 2, images(backbone))
-        split.suffix(split.prefix(images(backbone)))
+        partition = divide(backbone, 2, images(backbone))
+        partition.suffix(partition.prefix(images(backbone)))
         torch.testing.assert_close(backbone.model(images(backbone)), before, rtol=0, atol=1e-6)
 
 
 def test_gradients_of_the_suffix_are_those_of_the_whole() -> None:
     backbone = timm_backbone("resnet10t")
     backbone.freeze(3)
-    split = divide(backbone, 3, images(backbone))
+    partition = divide(backbone, 3, images(backbone))
     with torch.no_grad():
-        z = split.prefix(images(backbone))
-    split.suffix(z).square().sum().backward()
-    weights = {name: one for name, one in backbone.model.named_parameters() if one.requires_grad}
-    by_parts = {name: one.grad.clone() for name, one in weights.items()}
+        z = partition.prefix(images(backbone))
+    partition.suffix(z).square().sum().backward()
+    weights = {name: weight for name, weight in backbone.model.named_parameters() if weight.requires_grad}
+    by_parts = {name: weight.grad.clone() for name, weight in weights.items()}
     backbone.model.zero_grad()
     backbone.model(images(backbone)).square().sum().backward()
-    for name, one in weights.items():
-        torch.testing.assert_close(by_parts[name], one.grad, rtol=1e-3, atol=1e-4 * one.grad.abs().max().item())
+    for name, weight in weights.items():
+        torch.testing.assert_close(by_parts[name], weight.grad, rtol=1e-3, atol=1e-4 * weight.grad.abs().max().item())
 
 
 class Small(nn.Module):
@@ -200,10 +200,10 @@ def small_backbone(kind: type[Small]) -> Backbone:
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_plain_hand_made_model_divides(depth: int) -> None:
     backbone = small_backbone(Small)
-    split = divide(backbone, depth, images(backbone))
+    partition = divide(backbone, depth, images(backbone))
     other = images(backbone, 4) * 2
     with torch.no_grad():
-        torch.testing.assert_close(split.suffix(split.prefix(other)), backbone.model(other))
+        torch.testing.assert_close(partition.suffix(partition.prefix(other)), backbone.model(other))
 
 
 @pytest.mark.parametrize(

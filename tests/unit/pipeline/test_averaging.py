@@ -16,7 +16,7 @@ from autotl.records import Estimate, Status, TrialRecord
 from autotl.storage.finished import finished_trials, keep_finished
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import ModelCard, load_card, load_weights, save_model
-from autotl.train.loop import EpochReport, OutOfTime
+from autotl.train.epoch import EpochReport, OutOfTime
 
 CARD = ModelCard(
     backbone="net",
@@ -84,22 +84,22 @@ def head(run: RunDir) -> float:
     return float(load_weights(run.model, load_card(run.model))["head"])
 
 
-def test_equals_of_one_backbone_and_their_start_are_averaged(run: RunDir) -> None:
-    assert average_winner(TASK, run, PROBE) == "averaged 3 models that are within the 95 % interval of the best"
+def test_near_ties_of_a_backbone_and_their_start_are_averaged(run: RunDir) -> None:
+    assert average_winner(TASK, run, PROBE) == "averaged 3 models that are within the 95% interval of the best"
     card = load_card(run.model)
     assert head(run) == pytest.approx((2.0 + 4.0 + 0.0) / 3)
-    assert (card.trial_id, card.provenance["soup"]) == ("soup", ["best", "near", "probe-net"])
+    assert (card.trial_id, card.provenance["average"]) == ("average", ["best", "near", "probe-net"])
     assert card.config["freeze_depth"] == 2  # everything above the shallowest ingredient's depth may differ
     assert card.epoch == 4
 
 
-def test_a_winner_from_an_own_source_is_averaged_with_trials_of_that_source_alone(run: RunDir) -> None:
+def test_a_winner_from_an_earlier_run_is_averaged_with_trials_of_that_run_alone(run: RunDir) -> None:
     config = CARD.config | {"backbone": "birds/net"}
     save_model(run.model, {"head": torch.tensor([-1.0])}, replace(CARD, trial_id="own", config=config))
     keep_finished(run.finished, replace(CARD, trial_id="own2", config=config), {"head": torch.tensor([50.0])})
     assert average_winner(TASK, run, replace(PROBE, trial_id="probe-birds/net")).startswith("averaged 3")
     assert head(run) == pytest.approx((100.0 + 50.0 + 0.0) / 3)
-    assert load_card(run.model).provenance["soup"] == ["own", "own2", "probe-birds/net"]
+    assert load_card(run.model).provenance["average"] == ["own", "own2", "probe-birds/net"]
 
 
 def test_the_probe_of_a_backbone_that_was_not_searched_stays(run: RunDir) -> None:
@@ -116,7 +116,7 @@ def test_a_worse_probe_is_left_out(run: RunDir) -> None:
 
 
 def test_one_model_alone_is_no_average(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter((0.5, 0.99))  # of both equals, and of half of them
+    scores = iter((0.5, 0.99))  # of both near-ties, and of half of them
     monkeypatch.setattr(Tuning, "start", lambda self: EpochReport(0, next(scores), {"log_loss": 0.1}, 0.0, 0.0))
     assert "not as good" in average_winner(TASK, run, replace(PROBE, score=0.5))
     assert head(run) == -1.0

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from autotl.advice.evidence import BackboneEvidence
+from autotl.advice.benefit import compare_curves
 from autotl.pipeline.budget import (
-    FEWEST,
+    FEWEST_EPOCHS,
+    FEWEST_VIEWS,
     FULL_TRIALS_WANTED,
-    MAX_BACKBONES,
-    MOST,
-    chosen_backbones,
-    epochs,
-    starts_with,
-    without_twins,
+    MOST_EPOCHS,
+    MOST_VIEWS,
+    SCRATCH_EPOCHS,
+    VIEWS_SHARE,
+    benefit_seconds,
+    plan_epochs,
+    plan_views,
 )
+from autotl.settings import Budget, FitSettings
 from autotl.space.files import load_space
 
 POINTS: list[dict[str, Any]] = [{"freeze_depth": depth} for depth in (2, 5, 8)]
@@ -30,53 +33,75 @@ def predict(config: dict[str, Any], n_epochs: int, views_from: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("seconds_a_trial", "expected"), [(10.0 + 5 * 7, 7), (10.0 + 5 * 7.9, 7), (1.0, FEWEST), (1e6, MOST)]
+    ("seconds_a_trial", "expected"), [(10.0 + 5 * 7, 7), (10.0 + 5 * 7.9, 7), (1.0, FEWEST_EPOCHS), (1e6, MOST_EPOCHS)]
 )
 def test_so_many_full_trials_of_the_typical_start_point_fit(seconds_a_trial: float, expected: int) -> None:
     space = load_space("default")
-    assert epochs(space, POINTS, predict, FULL_TRIALS_WANTED * seconds_a_trial) == expected
+    assert plan_epochs(space, POINTS, predict, FULL_TRIALS_WANTED * seconds_a_trial) == expected
 
 
 def test_a_space_that_sets_its_epochs_is_obeyed() -> None:
-    assert epochs(replace(load_space("default"), max_t=33), POINTS, predict, 1.0) == 33
+    assert plan_epochs(replace(load_space("default"), max_t=33), POINTS, predict, 1.0) == 33
 
 
 def test_without_start_points_there_are_epochs_all_the_same() -> None:
-    assert epochs(load_space("default"), [], predict, 1e6) == MOST
+    assert plan_epochs(load_space("default"), [], predict, 1e6) == MOST_EPOCHS
 
 
-def evidence(name: str, probe: float = 0.9, knn: float = 0.9) -> BackboneEvidence:
-    return BackboneEvidence(name, "accuracy", probe, knn, {}, 0.0, 1.0, 8)
+POINT = {"backbone": "some.model", "freeze_depth": 5}
 
 
-def test_the_backbone_ranked_first_is_searched_whatever_its_probe_alone_says() -> None:
-    ranked = (evidence("first", 0.80, 0.80), evidence("far", 0.86, 0.62), evidence("near", 0.86, 0.70))
-    chosen, left_out = chosen_backbones(ranked)
-    assert [one.name for one in chosen] == ["first", "near"]
-    assert left_out == {"far": "its frozen features score 0.060 less than those of first"}
+def predict_views(config: dict[str, Any], epochs: int, views_from: int) -> float:
+    """An epoch takes 3 s; the views 40 s, unless they are cached at the depth of the config."""
+    return 3.0 * epochs + (0.0 if views_from == config["freeze_depth"] else 40.0)
 
 
-def test_no_more_than_so_many_backbones_are_searched() -> None:
-    chosen, left_out = chosen_backbones([evidence(name) for name in "abcde"])
-    assert [one.name for one in chosen] == list("abc")
-    assert left_out == dict.fromkeys("de", f"only the first {MAX_BACKBONES} are")
+@pytest.mark.parametrize(
+    ("seconds", "views"), [(40 / VIEWS_SHARE, MOST_VIEWS), (39 / VIEWS_SHARE, FEWEST_VIEWS), (0.0, FEWEST_VIEWS)]
+)
+def test_the_last_view_is_computed_where_views_take_a_small_share_of_the_time(seconds: float, views: int) -> None:
+    assert plan_views([POINT], 4, predict_views, seconds) == views
 
 
-def test_backbones_without_a_score_leave_the_first() -> None:
-    chosen, left_out = chosen_backbones([evidence(name, math.nan, math.nan) for name in "ab"])
-    assert [one.name for one in chosen] == ["a"]
-    assert left_out == {"b": "there is no score to compare"}
+def test_without_anything_frozen_views_cost_nothing() -> None:
+    assert plan_views([POINT | {"freeze_depth": 0}], 4, predict_views, 1.0) == MOST_VIEWS
+    assert plan_views([], 4, predict_views, 1.0) == MOST_VIEWS
 
 
-def test_weights_are_searched_once_under_the_name_of_the_better_ranked() -> None:
-    ranked = tuple(evidence(name) for name in ("b", "run/a", "a", "run/b"))
-    kept, twins = without_twins(ranked, {"a": "1", "run/a": "1", "b": "2", "run/b": "3", "not ranked": "1"})
-    assert [one.name for one in kept] == ["b", "run/a", "run/b"]
-    assert twins == {"a": "run/a"}
+def settings(timeout: float, *, asked: bool = False) -> FitSettings:
+    return FitSettings(Path("photos"), Budget(timeout), measure_benefit=asked)
 
 
-def test_start_points_of_a_twin_are_those_of_the_backbone_that_stands_for_it() -> None:
-    points = [("b", 1), ("a", 1), ("run/a", 1), ("a", 0), ("not searched", 1)]
-    advice: Any = SimpleNamespace(start_points=tuple({"backbone": name, "freeze_depth": n} for name, n in points))
-    found = starts_with(advice, ("b", "run/a"), {"a": "run/a"})
-    assert [(one["backbone"], one["freeze_depth"]) for one in found] == [("b", 1), ("run/a", 1), ("run/a", 0)]
+def backbones(*speeds: float) -> Any:
+    return tuple(SimpleNamespace(images_per_second=speed) for speed in speeds)
+
+
+ALL = backbones(100.0, 50.0, 200.0)
+
+
+def advice(*, scratch: bool) -> Any:
+    return SimpleNamespace(scenario=SimpleNamespace(scratch=scratch))
+
+
+class TestTheBenefitOfPretraining:
+    def test_a_fifth_of_the_time_is_kept_back_where_it_is_asked_for(self) -> None:
+        assert benefit_seconds(settings(600.0, asked=True), advice(scratch=False), 10**6, ALL) == pytest.approx(120.0)
+
+    def test_without_being_asked_only_the_scenario_for_scratch_gets_it(self) -> None:
+        assert benefit_seconds(settings(600.0), advice(scratch=False), 100, ALL) == 0.0
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 100, ALL) == pytest.approx(120.0)
+
+    def test_and_only_where_two_epochs_of_both_can_fit_with_the_slowest_backbone(self) -> None:
+        # Two epochs of four passes over 375 images at 50 images/s are 60 s, and twice that for two trainings.
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 375, ALL) == pytest.approx(120.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 376, ALL) == 0.0
+
+    def test_a_slow_backbone_that_is_not_searched_does_not_count(self) -> None:
+        searched = backbones(100.0, 200.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 750, searched) == pytest.approx(120.0)
+        assert benefit_seconds(settings(600.0), advice(scratch=True), 751, searched) == 0.0
+
+    def test_the_epochs_wanted_can_decide_in_the_shortest_trial(self) -> None:
+        curve = (0.5,) * (SCRATCH_EPOCHS + 1)
+        shortest = compare_curves(curve, curve, "accuracy", 100, backbone="resnet18", planned=FEWEST_EPOCHS)
+        assert shortest.verdict != "undecided"

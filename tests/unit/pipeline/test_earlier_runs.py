@@ -1,4 +1,4 @@
-"""Own source models: what makes an earlier run fit to be reused, what is told where it is not, and its yardstick."""
+"""What makes an earlier run fit to be reused, what is said where it is not, and its reference set."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from autotl.advice.reference_set import load_yardstick, make_yardstick, save_yardstick
+from autotl.advice.reference_set import load_reference_set, make_reference_set, save_reference_set
 from autotl.data.folder import list_folder
 from autotl.data.pixels import build_store
 from autotl.data.splits import make_dataset
-from autotl.frozen.activations import ImageSource, embed
+from autotl.frozen.activations import ImageLoader, embed
 from autotl.models.backbone import create, wrap
 from autotl.models.weights import load_pretrained, locate
-from autotl.pipeline.earlier_runs import embed_until, entry_of, find_sources, interval_of_best, leave_yardstick, look_at
+from autotl.pipeline.earlier_runs import (
+    embed_until,
+    entry_of,
+    find_earlier_runs,
+    interval_of_best,
+    leave_reference_set,
+    read_earlier_run,
+)
 from autotl.predictor import load_predictor
 from autotl.records import Estimate
 from autotl.storage.rundir import RunDir
@@ -45,14 +52,14 @@ CARD = ModelCard(
 
 
 def make_run(folder: Path, card: ModelCard = CARD, seed: int = 0) -> RunDir:
-    """A run with a model of random weights, the only candidate, and a yardstick of random numbers."""
+    """A run with a model of random weights, the only candidate, and a reference set of random numbers."""
     torch.manual_seed(seed)
     run = RunDir(folder)
     save_model(run.model, create(card.backbone, len(card.classes), None).model.state_dict(), card)
     run.append_trial({"origin": "probe", "score": card.score})
     raw = np.random.default_rng(seed).normal(size=(20, 512)).astype(np.float32)
-    yardstick = make_yardstick("photos", card.backbone, raw, ("a",) * 20)
-    save_yardstick(replace(yardstick, weights_sha256=load_card(run.model).sha256), run.yardstick)
+    reference = make_reference_set("photos", card.backbone, raw, ("a",) * 20)
+    save_reference_set(replace(reference, weights_sha256=load_card(run.model).sha256), run.reference_set)
     return run
 
 
@@ -73,23 +80,23 @@ def change_card(run: RunDir, **changes: Any) -> None:
 
 
 def found(path: Path) -> list[str]:
-    source, problems = look_at(path)
-    assert source is None
+    earlier, problems = read_earlier_run(path)
+    assert earlier is None
     assert {problem.area for problem in problems} == {"run folder"}
-    assert {problem.where for problem in problems} == {f"source {path}"}
+    assert {problem.where for problem in problems} == {f"reuse {path}"}
     return [problem.found for problem in problems]
 
 
 def test_a_sound_run_is_a_backbone_named_after_it(sound: Path) -> None:
-    source, problems = look_at(sound)
+    earlier, problems = read_earlier_run(sound)
     assert problems == []
-    assert source is not None
-    entry = source.entry
+    assert earlier is not None
+    entry = earlier.entry
     assert (entry.name, entry.timm_name, entry.weights) == (f"birds/{NAME}", NAME, "run")
     assert (entry.stages, entry.top1) == (5, 0.0)
-    assert source.yardstick.source == "the data of birds"
-    assert source.yardstick.backbone == entry.name
-    assert source.to_json() == {"name": "birds", "run": str(sound), "sha256": load_card(sound / "model").sha256}
+    assert earlier.reference.name == "the data of birds"
+    assert earlier.reference.backbone == entry.name
+    assert earlier.to_json() == {"name": "birds", "run": str(sound), "sha256": load_card(sound / "model").sha256}
 
 
 def test_its_weights_are_those_of_the_run_without_the_classifier(run: RunDir) -> None:
@@ -104,7 +111,7 @@ def test_its_weights_are_those_of_the_run_without_the_classifier(run: RunDir) ->
     assert wrap(entry.timm_name, model).n_stages == entry.stages
 
 
-def test_what_is_no_run_folder_is_said_as_of_a_source(tmp_path: Path) -> None:
+def test_what_is_no_run_folder_is_said_of_the_argument(tmp_path: Path) -> None:
     assert found(tmp_path / "gone") == ["no such folder"]
     assert found(tmp_path) == ["is not a run folder (no model/model.json)"]
 
@@ -136,27 +143,27 @@ def test_an_architecture_that_timm_does_not_know_is_a_problem(run: RunDir) -> No
 
 
 def test_a_run_of_an_older_version_is_told_to_be_repeated(run: RunDir) -> None:
-    run.yardstick.unlink()
+    run.reference_set.unlink()
     change_card(run, provenance={})
-    _, problems = look_at(run.path)
+    _, problems = read_earlier_run(run.path)
     assert ["older autotl" in problem.found for problem in problems] == [True, True]
     assert {problem.remedy for problem in problems} == {"run autotl fit on its data again with this version"}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x80\x04]\x94."])
-def test_a_damaged_yardstick_is_a_problem(run: RunDir, content: bytes) -> None:
-    run.yardstick.write_bytes(content)
+def test_a_damaged_reference_set_is_a_problem(run: RunDir, content: bytes) -> None:
+    run.reference_set.write_bytes(content)
     (text,) = found(run.path)
-    assert text.startswith("model/yardstick.npz cannot be read")
+    assert text.startswith("model/reference_set.npz cannot be read")
 
 
-def test_a_yardstick_of_another_model_is_a_problem(run: RunDir) -> None:
-    save_yardstick(replace(load_yardstick(run.yardstick), weights_sha256="0" * 64), run.yardstick)
-    assert found(run.path) == ["model/yardstick.npz was made by another model than the one that is there"]
+def test_a_reference_set_of_another_model_is_a_problem(run: RunDir) -> None:
+    save_reference_set(replace(load_reference_set(run.reference_set), weights_sha256="0" * 64), run.reference_set)
+    assert found(run.path) == ["model/reference_set.npz was made by another model than the one that is there"]
 
 
 @pytest.mark.parametrize(
-    ("metric", "validation", "naive", "fine"),
+    ("metric", "validation", "baseline", "fine"),
     [
         ("accuracy", (0.7, *wilson_interval(28, 40)), 0.54, True),
         ("accuracy", (0.7, *wilson_interval(28, 40)), 0.55, False),
@@ -166,17 +173,17 @@ def test_a_yardstick_of_another_model_is_a_problem(run: RunDir) -> None:
         ("roc_auc", (0.9, 0.8, 0.95), float("nan"), False),
     ],
 )
-def test_the_whole_interval_has_to_lie_above_the_naive_model(
-    run: RunDir, metric: str, validation: tuple[float, float, float], naive: float, fine: bool
+def test_the_whole_interval_has_to_lie_above_the_baseline(
+    run: RunDir, metric: str, validation: tuple[float, float, float], baseline: float, fine: bool
 ) -> None:
     value, low, high = validation
     estimate = {"value": value, "low": low, "high": high, "n_images": 40}
-    change_card(run, metric=metric, validation=estimate, provenance={"majority_score": naive})
-    source, problems = look_at(run.path)
-    assert (source is not None) == fine
-    assert [f"{value:.3f} (95 % interval {low:.3f} to {high:.3f}, 40 images)" in one.found for one in problems] == (
-        [] if fine else [True]
-    )
+    change_card(run, metric=metric, validation=estimate, provenance={"majority_score": baseline})
+    earlier, problems = read_earlier_run(run.path)
+    assert (earlier is not None) == fine
+    assert [
+        f"{value:.3f} (95% interval {low:.3f} to {high:.3f}, 40 images)" in problem.found for problem in problems
+    ] == ([] if fine else [True])
 
 
 def estimate_of(right: int, n: int) -> dict[str, float]:
@@ -188,36 +195,36 @@ def estimate_of(right: int, n: int) -> dict[str, float]:
 def test_the_best_of_many_candidates_at_chance_is_seldom_taken_for_better() -> None:
     best = np.random.default_rng(0).binomial(100, 0.5, size=(1000, 30)).max(axis=1)
     estimates = [Estimate(**estimate_of(int(right), 100)) for right in best]
-    assert np.mean([one.low > 0.5 for one in estimates]) > 0.4  # what a single look would say
-    assert np.mean([interval_of_best("accuracy", one, 30)[0] > 0.5 for one in estimates]) < 0.05
+    assert np.mean([estimate.low > 0.5 for estimate in estimates]) > 0.4  # what a single look would say
+    assert np.mean([interval_of_best("accuracy", estimate, 30)[0] > 0.5 for estimate in estimates]) < 0.05
 
 
 def test_the_validation_interval_is_that_of_the_best_of_all_candidates_with_a_score(run: RunDir) -> None:
     change_card(run, validation=estimate_of(62, 100), provenance={"majority_score": 0.5})
-    assert look_at(run.path)[0] is not None  # the only candidate
+    assert read_earlier_run(run.path)[0] is not None  # the only candidate
     for score in (*[0.5] * 28, None, float("nan")):
         run.append_trial({"origin": "search", "score": score})
     run.append_trial({"origin": "benefit", "score": 0.4})
     low, high = wilson_interval(62, 100, 1 - 0.05 / 30)
     assert found(run.path) == [
-        "its model does not surely beat the naive one that always names the largest class: validation accuracy 0.620 "
-        f"(95 % interval for the best of 30 candidates {low:.3f} to {high:.3f}, 100 images), the naive model 0.500"
+        "its model does not significantly outperform the majority-class baseline: validation accuracy 0.620 "
+        f"(95% interval for the best of 30 candidates {low:.3f} to {high:.3f}, 100 images), baseline 0.500"
     ]
     assert low < 0.5 < wilson_interval(62, 100)[0]
 
 
-@pytest.mark.parametrize(("right", "naive", "fine"), [(70, 0.5, True), (55, 0.5, False), (70, 0.7, False)])
-def test_test_images_decide_where_there_are_any(run: RunDir, right: int, naive: float, fine: bool) -> None:
+@pytest.mark.parametrize(("right", "baseline", "fine"), [(70, 0.5, True), (55, 0.5, False), (70, 0.7, False)])
+def test_test_images_decide_where_there_are_any(run: RunDir, right: int, baseline: float, fine: bool) -> None:
     # On the validation images it is the other way round.
-    provenance = {"majority_score": 0.9 if fine else 0.1, "majority_score_test": naive}
+    provenance = {"majority_score": 0.9 if fine else 0.1, "majority_score_test": baseline}
     change_card(run, validation=estimate_of(80, 100), provenance=provenance)
     run.result.write_text(json.dumps({"test": estimate_of(right, 100)}))
     for _ in range(29):  # the test images are looked at once, however many candidates there are
         run.append_trial({"origin": "search", "score": 0.5})
-    source, problems = look_at(run.path)
-    assert (source is not None) == fine
+    earlier, problems = read_earlier_run(run.path)
+    assert (earlier is not None) == fine
     low, high = wilson_interval(right, 100)
-    expected = f"test accuracy {right / 100:.3f} (95 % interval {low:.3f} to {high:.3f}, 100 images), the naive model"
+    expected = f"test accuracy {right / 100:.3f} (95% interval {low:.3f} to {high:.3f}, 100 images), baseline"
     assert [expected in problem.found for problem in problems] == ([] if fine else [True])
 
 
@@ -228,7 +235,7 @@ def test_without_a_test_score_to_compare_the_validation_images_decide(run: RunDi
     if result is not None:
         run.result.write_text(json.dumps({"test": estimate_of(99, 100)}) if result == "tested" else result)
     (text,) = found(run.path)
-    assert ": validation accuracy 0.500 (95 % interval 0.404 to 0.596, 100 images), the naive model 0.450" in text
+    assert ": validation accuracy 0.500 (95% interval 0.404 to 0.596, 100 images), baseline 0.450" in text
 
 
 @pytest.mark.parametrize("content", [None, "", '{"score": null}\n'])
@@ -241,11 +248,11 @@ def test_a_run_that_does_not_tell_its_candidates_is_refused(run: RunDir, content
 
 
 def test_intervals_of_the_best_of_many_are_wider_and_of_one_as_they_were() -> None:
-    one = Estimate(0.5, 0.4, 0.7, 40)
+    estimate = Estimate(0.5, 0.4, 0.7, 40)
     wider = 3.1440 / 1.9600  # normal quantiles of 1 - 0.025 / 30 and 0.975
     for metric in ("balanced_accuracy", "f1_macro", "roc_auc", "log_loss"):
-        assert interval_of_best(metric, one, 1) == pytest.approx((0.4, 0.7))
-        assert interval_of_best(metric, one, 30) == pytest.approx((0.5 - wider * 0.1, 0.5 + wider * 0.2), abs=1e-4)
+        assert interval_of_best(metric, estimate, 1) == pytest.approx((0.4, 0.7))
+        assert interval_of_best(metric, estimate, 30) == pytest.approx((0.5 - wider * 0.1, 0.5 + wider * 0.2), abs=1e-4)
     assert interval_of_best("f1_macro", Estimate(0.5, 0.1, 0.9, 40), 30) == (0.0, 1.0)
     assert interval_of_best("log_loss", Estimate(0.9, 0.4, 1.4, 40), 30) == pytest.approx((0.098, 1.702), abs=1e-3)
     assert interval_of_best("accuracy", Estimate(**estimate_of(20, 40)), 1) == wilson_interval(20, 40)
@@ -257,29 +264,29 @@ def test_a_few_images_that_are_all_right_make_no_sure_model() -> None:
     assert low < 0.5
 
 
-def test_all_problems_of_all_sources_are_told(run: RunDir, tmp_path: Path) -> None:
-    run.yardstick.unlink()
+def test_all_problems_of_all_earlier_runs_are_told(run: RunDir, tmp_path: Path) -> None:
+    run.reference_set.unlink()
     change_card(run, validation=estimate_of(16, 40))
-    sources, problems = find_sources([run.path, tmp_path / "gone"])
-    assert sources == ()
-    assert [problem.where for problem in problems] == [f"source {run.path}"] * 2 + [f"source {tmp_path / 'gone'}"]
+    earlier_runs, problems = find_earlier_runs([run.path, tmp_path / "gone"])
+    assert earlier_runs == ()
+    assert [problem.where for problem in problems] == [f"reuse {run.path}"] * 2 + [f"reuse {tmp_path / 'gone'}"]
 
 
 def test_a_model_is_named_once(run: RunDir, sound: Path) -> None:
-    sources, problems = find_sources([sound, run.path])  # a copy
-    assert [one.run.path for one in sources] == [sound]
+    earlier_runs, problems = find_earlier_runs([sound, run.path])  # a copy
+    assert [earlier.run.path for earlier in earlier_runs] == [sound]
     assert [(problem.where, problem.found) for problem in problems] == [
-        (f"source {run.path}", "is named more than once")
+        (f"reuse {run.path}", "is named more than once")
     ]
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / place / "birds", seed=seed) for seed, place in enumerate("xy")]
-    sources, problems = find_sources([run.path for run in runs])
+    earlier_runs, problems = find_earlier_runs([run.path for run in runs])
     assert problems == []
     names = [f"birds-{load_card(run.model).sha256[:6]}" for run in runs]
-    assert [one.entry.name for one in sources] == [f"{name}/{NAME}" for name in names]
-    assert [one.yardstick.source for one in sources] == [f"the data of {name}" for name in names]
+    assert [earlier.entry.name for earlier in earlier_runs] == [f"{name}/{NAME}" for name in names]
+    assert [earlier.reference.name for earlier in earlier_runs] == [f"the data of {name}" for name in names]
     assert names[0] != names[1]
 
 
@@ -310,16 +317,16 @@ def test_a_run_leaves_embeddings_of_its_training_images(tmp_path: Path, write_sh
     dataset = make_dataset(listing, 0.2, 0)
     store, _ = build_store(listing.root, [image.path for image in listing.images], 64, tmp_path / "pixels.u8", 1)
     run = make_run(tmp_path / "run", replace(CARD, classes=dataset.classes))
-    run.yardstick.unlink()
-    count = leave_yardstick(run, dataset, store, seconds=60.0, workers=1)
+    run.reference_set.unlink()
+    count = leave_reference_set(run, dataset, store, seconds=60.0, workers=1)
     assert count == len(dataset.indices("train")) == 24
-    yardstick = load_yardstick(run.yardstick)
-    assert sorted(yardstick.names) == sorted(
+    reference = load_reference_set(run.reference_set)
+    assert sorted(reference.class_names) == sorted(
         dataset.classes[label] for label in dataset.labels[dataset.indices("train")]
     )
     # The penultimate features of the whole model, in the order in which the images were drawn.
     predictor = load_predictor(run.model)
-    source = ImageSource(
+    loader = ImageLoader(
         store.open(), replace(wrap(NAME, predictor.model).preprocessing, store_size=64), predictor.device, 0
     )
     model = predictor.model
@@ -328,11 +335,11 @@ def test_a_run_leaves_embeddings_of_its_training_images(tmp_path: Path, write_sh
         with torch.inference_mode():
             return model.forward_head(model.forward_features(images), pre_logits=True)
 
-    rows = embed(penultimate, source, dataset.indices("train"))
+    rows = embed(penultimate, loader, dataset.indices("train"))
     order = np.random.default_rng(0).permutation(len(rows))
-    expected = make_yardstick("", "", rows[order], ()).embeddings
-    np.testing.assert_allclose(yardstick.embeddings, expected, atol=2e-3)
-    assert look_at(run.path)[0] is not None
+    expected = make_reference_set("", "", rows[order], ()).embeddings
+    np.testing.assert_allclose(reference.embeddings, expected, atol=2e-3)
+    assert read_earlier_run(run.path)[0] is not None
 
 
 def test_a_model_to_which_all_images_are_the_same_leaves_none(
@@ -345,15 +352,17 @@ def test_a_model_to_which_all_images_are_the_same_leaves_none(
     state = {name: torch.zeros_like(tensor) for name, tensor in create(NAME, 3, None).model.state_dict().items()}
     save_model(run.model, state, CARD)
     with pytest.raises(ValueError, match="look the same"):
-        leave_yardstick(run, dataset, store, seconds=60.0, workers=1)
+        leave_reference_set(run, dataset, store, seconds=60.0, workers=1)
 
 
-def test_so_few_images_that_they_are_no_source_leave_none(tmp_path: Path, write_shapes: Callable[..., Path]) -> None:
+def test_so_few_images_that_they_are_no_reference_set_leave_none(
+    tmp_path: Path, write_shapes: Callable[..., Path]
+) -> None:
     listing, _ = list_folder(write_shapes(tmp_path / "photos", 5))
     dataset = make_dataset(listing, 0.2, 0)
     store, _ = build_store(listing.root, [image.path for image in listing.images], 64, tmp_path / "pixels.u8", 1)
     run = make_run(tmp_path / "run")
-    run.yardstick.unlink()
-    with pytest.raises(ValueError, match="12 training images are no yardstick; 20 or more are"):
-        leave_yardstick(run, dataset, store, seconds=60.0, workers=1)
-    assert not run.yardstick.exists()
+    run.reference_set.unlink()
+    with pytest.raises(ValueError, match="12 training images are no reference set; 20 or more are"):
+        leave_reference_set(run, dataset, store, seconds=60.0, workers=1)
+    assert not run.reference_set.exists()

@@ -21,9 +21,9 @@ from autotl.errors import DatasetError
 from autotl.interrupt import raise_if_pressed
 from autotl.models.catalog import find_entry
 from autotl.pipeline import context, ingest
-from autotl.pipeline.context import Call
+from autotl.pipeline.context import RunContext, make_context
 from autotl.pipeline.ingest import read_data
-from autotl.pipeline.validate import Checked
+from autotl.pipeline.validate import ValidInput
 from autotl.settings import Budget, FitSettings
 from autotl.storage.cache import DiskCache
 from autotl.storage.rundir import RunDir
@@ -94,14 +94,14 @@ def folder(tmp_path: Path, write_shapes: Callable[..., Path]) -> Path:
     return tmp_path / "data"
 
 
-def call_for(folder: Path, **changes: Any) -> Call:
-    """A call that looked at a folder as it is now."""
+def context_for(folder: Path, **changes: Any) -> RunContext:
+    """The context of a call that validated a folder as it is now."""
     listing, problems = list_folder(folder)
     assert problems == []
     settings = FitSettings(folder, Budget(600), backbones=(LITE0,), seed=3, **changes)
     run = RunDir(folder.parent / "run")
-    checked = Checked(listing, (find_entry(LITE0),), None)
-    return Call(settings, checked, run, Console(), 0.0, DiskCache(folder.parent / "views"))
+    inputs = ValidInput(listing, (find_entry(LITE0),), None)
+    return make_context(settings, inputs, run, Console(), 0.0, cache=DiskCache(folder.parent / "views"))
 
 
 def damage(folder: Path, *names: str) -> None:
@@ -119,7 +119,7 @@ def test_images_are_embedded_while_others_are_not_decoded_yet(
         assert name != "train/triangle/09.png" or embedded.wait(60), "all images were decoded before any was embedded"
 
     decoder.before = before
-    found = read_data(call_for(folder))
+    found = read_data(context_for(folder))
     np.testing.assert_array_equal(found.first.rows, found.dataset.indices("train", "val"))
     np.testing.assert_array_equal(found.first.embeddings, found.store.open()[found.first.rows].mean(axis=(1, 2)))
     assert embedding.passes == [context.EXPECTED_PASSES]
@@ -128,7 +128,7 @@ def test_images_are_embedded_while_others_are_not_decoded_yet(
 def test_each_file_is_decoded_once_and_the_test_split_comes_last(
     folder: Path, embedding: Embedding, decoder: Decoder
 ) -> None:
-    found = read_data(call_for(folder), passes=1)
+    found = read_data(context_for(folder), passes=1)
     assert len(decoder.begun) == len(set(decoder.begun)) == 36
     assert [name.split("/")[0] for name in decoder.begun] == ["train"] * 30 + ["test"] * 6
     assert found.dataset.paths[0].startswith("test/")
@@ -139,24 +139,24 @@ def test_each_file_is_decoded_once_and_the_test_split_comes_last(
 
 
 def test_the_split_is_that_of_the_listing(folder: Path, embedding: Embedding) -> None:
-    call = call_for(folder)
-    found = read_data(call)
-    expected = make_dataset(call.checked.listing, call.settings.val_fraction, 3)
+    asked = context_for(folder)
+    found = read_data(asked)
+    expected = make_dataset(asked.inputs.listing, asked.settings.val_fraction, 3)
     np.testing.assert_array_equal(found.dataset.split, expected.split)
     assert found.dataset.fingerprint() == found.provenance["dataset_fingerprint"] == expected.fingerprint()
 
 
-def test_what_the_data_is_like_is_told_once_as_soon_as_all_is_decoded(
+def test_what_the_data_is_like_is_shown_once_as_soon_as_all_is_decoded(
     folder: Path, embedding: Embedding, decoder: Decoder, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGBA", (40, 40)).save(folder / "test" / "circle" / "00.png")
-    held, told, entered = threading.Event(), [], list[pixels.Decoding]()
+    held, shown, entered = threading.Event(), [], list[pixels.Decoding]()
     enter = pixels.Decoding.__enter__
     monkeypatch.setattr(pixels.Decoding, "__enter__", lambda self: entered.append(enter(self)) or self)
 
     def in_batch(done: int) -> None:
         """All is decoded when the third batch of eight is embedded."""
-        told.append(capsys.readouterr().out)
+        shown.append(capsys.readouterr().out)
         if done == 3 * BATCH:
             held.set()
             entered[0].wait(np.arange(36))
@@ -167,9 +167,9 @@ def test_what_the_data_is_like_is_told_once_as_soon_as_all_is_decoded(
         assert name != "test/triangle/01.png" or held.wait(60), "embedding waited for it"
 
     decoder.before = before
-    read_data(call_for(folder))
-    (text,) = [one for one in told if one]
-    assert told.index(text) == 3
+    read_data(context_for(folder))
+    (text,) = [printed for printed in shown if printed]
+    assert shown.index(text) == 3
     lines = text.splitlines()
     assert lines[0] == "  note: 1 images of mode RGBA were converted to RGB"
     assert lines[2:4] == [f"Data  {folder}", "  3 classes: circle 10, square 10, triangle 10"]
@@ -183,7 +183,7 @@ class TestDamagedFiles:
 
     NAMES = ("test/circle/01.png", "train/circle/00.png", "train/square/04.png")
 
-    def test_all_are_listed_and_nothing_is_told_or_kept(
+    def test_all_are_listed_and_nothing_is_shown_or_kept(
         self,
         folder: Path,
         embedding: Embedding,
@@ -191,57 +191,57 @@ class TestDamagedFiles:
         capsys: Capture,
         no_thread_is_left: Callable[[], bool],
     ) -> None:
-        call = call_for(folder)
+        asked = context_for(folder)
         damage(folder, *self.NAMES)
         with pytest.raises(DatasetError) as caught:
-            read_data(call)
+            read_data(asked)
         assert [problem.where for problem in caught.value.problems] == [str(folder / name) for name in self.NAMES]
         assert all("skip_unreadable=True" in problem.remedy for problem in caught.value.problems)
         assert len(decoder.begun) == 36
         assert capsys.readouterr().out == ""
-        assert not call.run.has_model
+        assert not asked.run.has_model
         assert no_thread_is_left()
 
     def test_embedding_ends_when_the_first_is_found(self, folder: Path, embedding: Embedding) -> None:
         embedded: list[int] = []
         embedding.in_batch = embedded.append
-        call = call_for(folder)
+        asked = context_for(folder)
         damage(folder, "train/circle/00.png")
         with pytest.raises(DatasetError):
-            read_data(call)
+            read_data(asked)
         assert embedded == [BATCH]
 
     def test_skipped_they_leave_what_there_would_be_without_them(
         self, folder: Path, embedding: Embedding, capsys: Capture
     ) -> None:
-        call = call_for(folder, skip_unreadable=True)
+        asked = context_for(folder, skip_unreadable=True)
         damage(folder, *self.NAMES)
-        found = read_data(call)
-        told = capsys.readouterr().out
-        listing = without(call.checked.listing, dict.fromkeys(self.NAMES, "damaged"))
-        expected = make_dataset(listing, call.settings.val_fraction, 3)
+        found = read_data(asked)
+        shown = capsys.readouterr().out
+        listing = without(asked.inputs.listing, dict.fromkeys(self.NAMES, "damaged"))
+        expected = make_dataset(listing, asked.settings.val_fraction, 3)
         assert found.dataset.paths == expected.paths
         assert found.dataset.findings == expected.findings
         np.testing.assert_array_equal(found.dataset.split, expected.split)
         assert found.provenance["dataset_fingerprint"] == expected.fingerprint()
-        assert "  33 images decoded in " in told
+        assert "  33 images decoded in " in shown
         named = ", ".join(self.NAMES)
-        assert f"  warning: 3 images could not be decoded and were left out, as asked ({named})\n" in told
-        assert told.count("Data  ") == 1
+        assert f"  warning: 3 images could not be decoded and were left out, as asked ({named})\n" in shown
+        assert shown.count("Data  ") == 1
 
         other = folder.parent / "other"
         shutil.copytree(folder, other / "data")
         for name in self.NAMES:
             (other / "data" / name).unlink()
-        same = read_data(call_for(other / "data"))
+        same = read_data(context_for(other / "data"))
         np.testing.assert_array_equal(found.store.open(), same.store.open())
         np.testing.assert_array_equal(found.first.embeddings, same.first.embeddings)
 
     def test_a_class_that_loses_its_images_is_a_problem(self, folder: Path, embedding: Embedding) -> None:
-        call = call_for(folder, skip_unreadable=True)
+        asked = context_for(folder, skip_unreadable=True)
         damage(folder, *(f"train/circle/{number:02d}.png" for number in range(1, 10)))
         with pytest.raises(DatasetError, match="classes with a single training image: circle"):
-            read_data(call)
+            read_data(asked)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -271,7 +271,7 @@ def test_what_ends_the_embedding_ends_the_decoding(
     monkeypatch.setattr(pixels.Decoding, "__exit__", ended)
     embedding.in_batch, decoder.before = fail, before
     with pytest.raises(error):
-        read_data(call_for(folder))
+        read_data(context_for(folder))
     assert "train/square/01.png" not in decoder.begun
     assert no_thread_is_left()
 
@@ -288,7 +288,7 @@ def test_a_swallowed_ctrl_c_is_raised_between_batches(
 
     monkeypatch.setattr(context, "raise_if_pressed", raise_if)
     with pytest.raises(KeyboardInterrupt):
-        read_data(call_for(folder))
+        read_data(context_for(folder))
     assert no_thread_is_left()
 
 
@@ -301,5 +301,5 @@ def test_what_ended_the_decoding_comes_through(
 
     decoder.before = before
     with pytest.raises(MemoryError, match="too large"):
-        read_data(call_for(folder))
+        read_data(context_for(folder))
     assert no_thread_is_left()

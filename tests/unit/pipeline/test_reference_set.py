@@ -1,4 +1,4 @@
-"""A yardstick from a folder: which photographs, under which names, and what is refused."""
+"""A reference set from a folder: which photographs, under which names, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import timm
 import torch
 from PIL import Image
 
-from autotl.advice.reference_set import load_yardstick
+from autotl.advice.reference_set import load_reference_set
 from autotl.console import Console
 from autotl.errors import DatasetError, InputError, SettingsError
 from autotl.models.catalog import find_entry
 from autotl.models.weights import file_sha256, save_state
-from autotl.pipeline.reference_set import Building, build, choose, class_name, find_photographs
+from autotl.pipeline.reference_set import ReferenceRequest, build, choose, class_name, find_photographs
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 
@@ -68,7 +68,7 @@ def test_of_too_many_all_classes_are_taken_alike() -> None:
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     write_images(tmp_path / "few", 3)
     with pytest.raises(InputError) as caught:
-        build(Building(tmp_path / "few", "zzzzzqqq", tmp_path / "gone" / "own.npz", "x"), Console(quiet=True))
+        build(ReferenceRequest(tmp_path / "few", "zzzzzqqq", tmp_path / "gone" / "own.npz", "x"), Console(quiet=True))
     assert [problem.found.split(",")[0] for problem in caught.value.problems] == [
         "holds 3 images",
         "unknown to autotl's catalog and to timm",
@@ -81,7 +81,7 @@ def test_unreadable_photographs_are_all_named_and_nothing_is_written(tmp_path: P
     for name in ("03.png", "17.png"):
         (tmp_path / "photos" / name).write_bytes(b"no image")
     with pytest.raises(DatasetError) as caught:
-        build(Building(tmp_path / "photos", LITE0, tmp_path / "own.npz", "x"), Console(quiet=True))
+        build(ReferenceRequest(tmp_path / "photos", LITE0, tmp_path / "own.npz", "x"), Console(quiet=True))
     assert [Path(problem.where).name for problem in caught.value.problems] == ["03.png", "17.png"]
     assert all("repair or remove it" in problem.remedy for problem in caught.value.problems)
     assert not (tmp_path / "own.npz").exists()
@@ -91,10 +91,11 @@ def test_what_is_built_is_read_back(tmp_path: Path) -> None:
     write_images(tmp_path / "photos" / "ant", 10)
     write_images(tmp_path / "photos" / "bee", 10, seed=1)
     made = build(
-        Building(tmp_path / "photos", "tf_efficientnet_lite0", tmp_path / "own.npz", "noise"), Console(quiet=True)
+        ReferenceRequest(tmp_path / "photos", "tf_efficientnet_lite0", tmp_path / "own.npz", "noise"),
+        Console(quiet=True),
     )
-    read = load_yardstick(tmp_path / "own.npz")
-    assert (read.source, read.backbone, read.names) == ("noise", LITE0, ("ant",) * 10 + ("bee",) * 10)
+    read = load_reference_set(tmp_path / "own.npz")
+    assert (read.name, read.backbone, read.class_names) == ("noise", LITE0, ("ant",) * 10 + ("bee",) * 10)
     assert read.embeddings.shape == (20, 1280)
     np.testing.assert_array_equal(read.embeddings, made.embeddings)
     assert len(np.unique(read.embeddings, axis=0)) == 20
@@ -105,7 +106,7 @@ def test_photographs_that_are_copies_of_one_are_refused_and_nothing_is_written(t
     for place in range(1, 20):
         shutil.copy(tmp_path / "photos" / "00.png", tmp_path / "photos" / f"{place:02d}.png")
     with pytest.raises(DatasetError) as caught:
-        build(Building(tmp_path / "photos", LITE0, tmp_path / "own.npz", "x"), Console(quiet=True))
+        build(ReferenceRequest(tmp_path / "photos", LITE0, tmp_path / "own.npz", "x"), Console(quiet=True))
     (problem,) = caught.value.problems
     assert problem.where == f"images {tmp_path / 'photos'}"
     assert problem.found == "half of the pairs of images, or more, look the same to the model"
@@ -121,12 +122,15 @@ def test_weights_of_a_file_are_found_from_any_folder_and_have_to_stay_as_they_we
     torch.manual_seed(0)
     save_state(timm.create_model("resnet10t"), weights)
     monkeypatch.chdir(tmp_path / "here")
-    build(Building(Path("photos"), "resnet10t.c3_in1k=w.safetensors", Path("own.npz"), "noise"), Console(quiet=True))
+    build(
+        ReferenceRequest(Path("photos"), "resnet10t.c3_in1k=w.safetensors", Path("own.npz"), "noise"),
+        Console(quiet=True),
+    )
     monkeypatch.chdir(tmp_path)
-    read = load_yardstick(Path("here/own.npz"))
+    read = load_reference_set(Path("here/own.npz"))
     assert read.backbone == f"resnet10t.c3_in1k={weights}"
     assert find_entry(read.backbone).path == str(weights)
     assert (read.file_sha256, read.weights_sha256) == (file_sha256(weights), "")
     save_state(timm.create_model("resnet10t"), weights)
     with pytest.raises(SettingsError, match="holds other weights now than those that made it"):
-        load_yardstick(Path("here/own.npz"))
+        load_reference_set(Path("here/own.npz"))

@@ -11,13 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from autotl.advice.benefit import compare_curves
 from autotl.pipeline import scratch_baseline
-from autotl.pipeline.budget import FEWEST
 from autotl.pipeline.scratch_baseline import (
-    EPOCHS_WANTED,
     Measured,
-    benefit_seconds,
     comparable,
     is_whole,
     measure_benefit,
@@ -25,10 +21,10 @@ from autotl.pipeline.scratch_baseline import (
     whole_scratch,
 )
 from autotl.records import Estimate, Status, TrialRecord
-from autotl.settings import Budget, FitSettings
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import ModelCard, load_card, save_model
-from autotl.train.loop import Diverged, EpochReport, FineTuning, OutOfTime
+from autotl.train.epoch import Diverged, EpochReport, OutOfTime
+from autotl.train.loop import FineTuning
 
 CONFIG: dict[str, Any] = {
     "backbone": "resnet18",
@@ -151,49 +147,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     return run
 
 
-def settings(timeout: float, *, asked: bool = False) -> FitSettings:
-    return FitSettings(Path("photos"), Budget(timeout), measure_benefit=asked)
-
-
 def scratch_trial(score: float, curve: tuple[float, ...], **changes: Any) -> TrialRecord:
     """One of the search."""
     values: dict[str, Any] = {"trial_id": f"s{score}", "config": scratch_config(CONFIG), "curve": curve}
     return trial(score, **(values | changes))
-
-
-def backbones(*speeds: float) -> Any:
-    return tuple(SimpleNamespace(images_per_second=speed) for speed in speeds)
-
-
-ALL = backbones(100.0, 50.0, 200.0)
-
-
-def advice(*, scratch: bool) -> Any:
-    return SimpleNamespace(scenario=SimpleNamespace(scratch=scratch))
-
-
-class TestWhen:
-    def test_a_fifth_of_the_time_is_kept_back_where_it_is_asked_for(self) -> None:
-        assert benefit_seconds(settings(600.0, asked=True), advice(scratch=False), 10**6, ALL) == pytest.approx(120.0)
-
-    def test_without_being_asked_only_the_scenario_for_scratch_gets_it(self) -> None:
-        assert benefit_seconds(settings(600.0), advice(scratch=False), 100, ALL) == 0.0
-        assert benefit_seconds(settings(600.0), advice(scratch=True), 100, ALL) == pytest.approx(120.0)
-
-    def test_and_only_where_two_epochs_of_both_can_fit_with_the_slowest_backbone(self) -> None:
-        # Two epochs of four passes over 375 images at 50 images/s are 60 s, and twice that for two trainings.
-        assert benefit_seconds(settings(600.0), advice(scratch=True), 375, ALL) == pytest.approx(120.0)
-        assert benefit_seconds(settings(600.0), advice(scratch=True), 376, ALL) == 0.0
-
-    def test_a_slow_backbone_that_is_not_searched_does_not_count(self) -> None:
-        searched = backbones(100.0, 200.0)
-        assert benefit_seconds(settings(600.0), advice(scratch=True), 750, searched) == pytest.approx(120.0)
-        assert benefit_seconds(settings(600.0), advice(scratch=True), 751, searched) == 0.0
-
-    def test_the_epochs_wanted_can_decide_in_the_shortest_trial(self) -> None:
-        curve = (0.5,) * (EPOCHS_WANTED + 1)
-        shortest = compare_curves(curve, curve, "accuracy", 100, backbone="resnet18", planned=FEWEST)
-        assert shortest.verdict != "undecided"
 
 
 class TestWhat:
@@ -208,7 +165,7 @@ class TestWhat:
         assert scratch_config(CONFIG) == CONFIG | changed
         assert CONFIG["initial_weights"] == "pretrained"
 
-    def test_the_winner_itself_is_compared_among_equals(self) -> None:
+    def test_the_winner_itself_is_compared_among_near_ties(self) -> None:
         trials = [trial(0.9, trial_id="first"), trial(0.9)]
         assert comparable(trials, CARD) is trials[1]
 
@@ -229,12 +186,12 @@ class TestWhat:
         assert comparable(trials, replace(CARD, trial_id="probe-third", config=third)) is trials[2]
         assert comparable(trials[:2], CARD) is None
 
-    def test_an_own_source_is_another_backbone_than_the_pretrained_one_of_its_architecture(self) -> None:
+    def test_an_earlier_run_is_another_backbone_than_the_pretrained_one_of_its_architecture(self) -> None:
         own = CONFIG | {"backbone": "birds/resnet18"}
         trials = [trial(0.95, trial_id="t1"), trial(0.90, trial_id="t2", config=own)]
         winner = replace(CARD, backbone="resnet18", trial_id="probe-birds/resnet18", config=own)
         assert comparable(trials, winner) is trials[1]
-        assert comparable(trials, replace(winner, trial_id="soup")) is trials[1]
+        assert comparable(trials, replace(winner, trial_id="average")) is trials[1]
         assert scratch_config(own)["backbone"] == "birds/resnet18"
 
     def test_negative_scores_are_compared_as_well(self) -> None:
@@ -247,7 +204,7 @@ class TestWhat:
         trials = [
             trial(),
             scratch_trial(0.7, (0.1, 0.3, 0.5, 0.7), config=other),
-            scratch_trial(0.7, (0.1, 0.3, 0.7), epochs=2, status=Status.CUT),
+            scratch_trial(0.7, (0.1, 0.3, 0.7), epochs=2, status=Status.TIMED_OUT),
             scratch_trial(0.7, (0.1, 0.3, 0.5, 0.7), origin="benefit"),
             rival,
         ]
@@ -268,7 +225,7 @@ class TestWhat:
 
 
 def origins(measured: Measured) -> list[tuple[str, Status, int]]:
-    return [(one.trial_id, one.status, one.epochs) for one in measured.trials]
+    return [(trial.trial_id, trial.status, trial.epochs) for trial in measured.trials]
 
 
 class TestMeasuring:
@@ -295,17 +252,20 @@ class TestMeasuring:
         assert Tuning.begun == [CONFIG, scratch_config(CONFIG)]
         assert measured.benefit is not None
         assert measured.benefit.pretrained == (0.7, 0.75, 0.8, 0.88)
-        assert [one.number for one in measured.trials] == [1, 2]
+        assert [trial.number for trial in measured.trials] == [1, 2]
 
     def test_both_end_at_the_same_epoch_when_the_time_is_up(self, run: RunDir) -> None:
-        measured = measure_benefit(run, [trial(status=Status.CUT)], deadline=5.0)
-        assert origins(measured) == [("benefit-pretrained", Status.CUT, 2), ("benefit-scratch", Status.CUT, 2)]
+        measured = measure_benefit(run, [trial(status=Status.TIMED_OUT)], deadline=5.0)
+        assert origins(measured) == [
+            ("benefit-pretrained", Status.TIMED_OUT, 2),
+            ("benefit-scratch", Status.TIMED_OUT, 2),
+        ]
         assert measured.benefit is not None
         assert (measured.benefit.epochs, measured.benefit.planned) == (2, MAX_T)
         assert measured.benefit.sentences[-1].startswith("Compared after 2 of 3 epochs")
 
     def test_curves_that_the_time_cuts_before_half_are_undecided(self, run: RunDir) -> None:
-        measured = measure_benefit(run, [trial(status=Status.CUT)], deadline=3.0)
+        measured = measure_benefit(run, [trial(status=Status.TIMED_OUT)], deadline=3.0)
         assert measured.benefit is not None
         assert (measured.benefit.epochs, measured.benefit.verdict) == (1, "undecided")
         assert measured.benefit.sentences[-1].endswith("more time is needed (`timeout`).")
@@ -321,7 +281,7 @@ class TestMeasuring:
         monkeypatch.setattr(Tuning, "cut_after", 0)
         measured = measure_benefit(run, [trial()], deadline=100.0)
         assert (measured.benefit, measured.why) == (None, "there was no time for an epoch of each")
-        assert (measured.trials[0].score, measured.trials[0].status) == (None, Status.CUT)
+        assert (measured.trials[0].score, measured.trials[0].status) == (None, Status.TIMED_OUT)
         assert not run.benefit.exists()
 
     @pytest.mark.parametrize("error", [Diverged("the loss became nan in epoch 2"), ValueError("odd")])
@@ -341,7 +301,7 @@ class TestMeasuring:
     def test_the_end_of_the_time_is_no_failure(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Tuning, "fails", OutOfTime("the time was up"))
         measured = measure_benefit(run, [trial()], deadline=100.0)
-        assert (measured.trials[0].status, measured.trials[0].error) == (Status.CUT, "")
+        assert (measured.trials[0].status, measured.trials[0].error) == (Status.TIMED_OUT, "")
 
     def test_a_failure_at_once_says_why(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(task: Any, config: dict[str, Any]) -> Tuning:
@@ -410,9 +370,9 @@ class TestTheRunsModel:
     def test_an_average_below_the_best_trial_stays_where_that_trial_is_not_beaten(
         self, run: RunDir, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        save_model(run.model, {"w": torch.tensor([0.0])}, replace(CARD, trial_id="soup", score=0.87))
-        measure_benefit(run, [trial(0.88, status=Status.CUT)], deadline=100.0)  # trained again, to 0.88
-        assert load_card(run.model).trial_id == "soup"
+        save_model(run.model, {"w": torch.tensor([0.0])}, replace(CARD, trial_id="average", score=0.87))
+        measure_benefit(run, [trial(0.88, status=Status.TIMED_OUT)], deadline=100.0)  # trained again, to 0.88
+        assert load_card(run.model).trial_id == "average"
 
     def test_the_same_score_does_not_replace_it(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Tuning, "scores", {"scratch": (0.1, 0.9, 0.9, 0.9)})

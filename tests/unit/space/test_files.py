@@ -93,7 +93,7 @@ def test_a_space_that_does_not_exist_is_answered_with_those_that_do() -> None:
     with pytest.raises(SpaceError) as caught:
         load_space("fast")
     assert str(caught.value) == (
-        "1 problem with what was given:\n  - search_space 'fast': no such space\n"
+        "Found 1 problem in the input:\n  - search_space 'fast': no such space\n"
         "    allowed: default, large_dissimilar, large_similar, quick, small_dissimilar, small_similar, "
         "or the path of a TOML file"
     )
@@ -124,5 +124,5 @@ def test_problems_in_a_file_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(SpaceError) as caught:
         load_space(str(path))
     assert str(caught.value) == (
-        f'1 problem with what was given:\n  - {path}: max_t: 0\n    allowed: "auto" or a whole number from 1'
+        f'Found 1 problem in the input:\n  - {path}: max_t: 0\n    allowed: "auto" or a whole number from 1'
     )

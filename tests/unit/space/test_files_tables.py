@@ -282,7 +282,7 @@ def test_all_problems_of_a_space_are_reported_at_once(
     with pytest.raises(SpaceError) as caught:
         space_from_plain(plain, where="mine.toml")
     assert [problem.where for problem in caught.value.problems] == places
-    assert str(caught.value).startswith(f"{len(places)} problems with what was given:\n")
+    assert str(caught.value).startswith(f"Found {len(places)} problems in the input:\n")
 
 
 def test_a_misspelt_key_does_not_hide_a_bad_value_in_the_same_table() -> None:

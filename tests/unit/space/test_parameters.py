@@ -24,7 +24,7 @@ from autotl.space.parameters import Categorical, Depth, Float, resolve_depth
         ("all-2", 26, 24),
     ],
 )
-def test_a_depth_counts_from_the_start_or_from_all_and_is_cut(bound: int | str, n_stages: int, depth: int) -> None:
+def test_a_depth_counts_from_the_start_or_from_all_and_is_clipped(bound: int | str, n_stages: int, depth: int) -> None:
     assert resolve_depth(bound, n_stages) == depth
 
 

@@ -94,7 +94,7 @@ def test_a_point_of_the_space_is_its_own_nearest_point() -> None:
     assert SPACE.clip(POINT, STAGES) == POINT
 
 
-def test_ranges_cut_a_config_and_choices_give_way_to_the_first() -> None:
+def test_ranges_clip_a_config_and_choices_give_way_to_the_first() -> None:
     config = {
         "backbone": "other",
         "initial_weights": "random",

@@ -88,7 +88,7 @@ def test_the_disk_is_never_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not store.make_room(51)
 
 
-def test_clearing_tells_what_was_freed(tmp_path: Path) -> None:
+def test_clearing_reports_what_was_freed(tmp_path: Path) -> None:
     store = DiskCache(tmp_path)
     add(store, "a", 60, used=1)
     add(store, "b", 5, used=2)

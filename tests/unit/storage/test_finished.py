@@ -26,7 +26,7 @@ def test_what_was_kept_comes_back_best_first(tmp_path: Path) -> None:
     keep(tmp_path, "unsure", 0.75, log_loss=0.4)
     keep(tmp_path, "sure", 0.75, log_loss=0.2)
     found = finished_trials(tmp_path)
-    assert [one.card.trial_id for one in found] == ["sure", "unsure", "low"]
+    assert [trial.card.trial_id for trial in found] == ["sure", "unsure", "low"]
     assert torch.equal(found[2].trained()["weight"], torch.full((4,), 0.5))
 
 
@@ -34,14 +34,14 @@ def test_only_the_best_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(finished, "MAX_KEPT", 3)
     for place, score in enumerate((0.5, 0.9, 0.1, 0.7, 0.6)):
         keep(tmp_path, f"t{place}", score)
-    assert [one.card.score for one in finished_trials(tmp_path)] == [0.9, 0.7, 0.6]
+    assert [trial.card.score for trial in finished_trials(tmp_path)] == [0.9, 0.7, 0.6]
 
 
 def test_large_models_are_kept_in_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finished, "MAX_BYTES", 5000)
     for place, score in enumerate((0.5, 0.9, 0.7, 0.8)):
         keep(tmp_path, f"t{place}", score, size=1000)
-    assert [one.card.score for one in finished_trials(tmp_path)] == [0.9, 0.8]
+    assert [trial.card.score for trial in finished_trials(tmp_path)] == [0.9, 0.8]
 
 
 def test_nothing_is_kept_where_no_trial_came_to_its_end(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(RunFolderError) as caught:
         read_json(path)
-    assert str(caught.value) == f"1 problem with what was given:\n  - {path}: holds no JSON object"
+    assert str(caught.value) == f"Found 1 problem in the input:\n  - {path}: holds no JSON object"
 
 
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
@@ -82,9 +82,9 @@ def test_a_fingerprint_depends_on_values_and_on_the_order_of_lists() -> None:
 
 
 def test_every_file_of_a_run_lies_in_its_folder() -> None:
-    run = RunDir(Path("/runs/one"))
+    run = RunDir(Path("/runs/first"))
     files = (run.settings, run.advice, run.space, run.trials, run.journal, run.result, run.model, run.log, run.cache)
-    assert [str(file.relative_to("/runs/one")) for file in files] == [
+    assert [str(file.relative_to("/runs/first")) for file in files] == [
         "settings.json",
         "advice.json",
         "space.toml",
@@ -107,7 +107,7 @@ def test_trials_read_back_in_order(tmp_path: Path) -> None:
     assert len(run.trials.read_text("utf-8").splitlines()) == 2
 
 
-def test_a_last_trial_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+def test_a_last_trial_that_a_crash_left_incomplete_is_skipped(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.append_trial({"number": 0})
     with open(run.trials, "a") as file:
@@ -115,7 +115,7 @@ def test_a_last_trial_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     assert run.read_trials() == [{"number": 0}]
 
 
-def test_a_last_trial_cut_off_within_a_letter_is_left_out(tmp_path: Path) -> None:
+def test_a_last_trial_that_ends_within_a_letter_is_skipped(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.append_trial({"number": 0})
     with open(run.trials, "ab") as file:
@@ -230,19 +230,19 @@ def test_a_run_with_a_model_is_found(tmp_path: Path) -> None:
 def test_a_missing_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError) as caught:
         rundir.find(tmp_path / "gone")
-    assert str(caught.value) == f"1 problem with what was given:\n  - {tmp_path / 'gone'}: no such folder"
+    assert str(caught.value) == f"Found 1 problem in the input:\n  - {tmp_path / 'gone'}: no such folder"
 
 
 def test_any_other_folder_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError) as caught:
         rundir.find(tmp_path)
     assert str(caught.value) == (
-        f"1 problem with what was given:\n  - {tmp_path}: is not a run folder (no model/model.json)\n"
+        f"Found 1 problem in the input:\n  - {tmp_path}: is not a run folder (no model/model.json)\n"
         "    → name a folder made by autotl fit"
     )
 
 
-def test_a_run_that_has_no_model_yet_is_told_apart(tmp_path: Path) -> None:
+def test_a_run_that_has_no_model_yet_is_distinguished(tmp_path: Path) -> None:
     (tmp_path / "settings.json").touch()
     with pytest.raises(RunFolderError, match="is a run without a model yet"):
         rundir.find(tmp_path)

@@ -55,7 +55,7 @@ def test_full_fine_tuning_has_no_views_to_compute_but_images_to_prepare() -> Non
 
 
 @pytest.mark.parametrize(("lowest", "limit", "depth"), [(0, 8000, 1), (0, 7999, 3), (2, 10**6, 3), (0, 100, 0)])
-def test_the_base_depth_is_the_shallowest_that_has_room(lowest: int, limit: int, depth: int) -> None:
+def test_the_base_depth_is_the_shallowest_whose_views_fit(lowest: int, limit: int, depth: int) -> None:
     assert base_depth(STAGES, lowest, images=100, limit=limit) == depth
 
 
@@ -94,4 +94,4 @@ def test_backbones_are_measured_by_the_name_that_the_search_uses(tmp_path: Path)
     pair = (timm_name, tmp_path / "state.safetensors")
     found = measure_backbones({timm_name: pair, f"birds/{timm_name}": pair}, 2, "fp32")
     assert list(found) == [timm_name, f"birds/{timm_name}"]
-    assert all(len(one.forward) == backbone.n_stages + 2 and one.train(0) > 0 for one in found.values())
+    assert all(len(stages.forward) == backbone.n_stages + 2 and stages.train(0) > 0 for stages in found.values())

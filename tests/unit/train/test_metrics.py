@@ -78,7 +78,7 @@ def test_roc_auc_skips_classes_without_images() -> None:
     )
 
 
-def test_accuracy_weighs_images_and_balanced_accuracy_classes() -> None:
+def test_accuracy_weights_images_and_balanced_accuracy_classes() -> None:
     labels = np.array([0] * 8 + [1] * 2)
     always_first = np.tile([0.9, 0.1], (10, 1))
     assert accuracy(always_first, labels) == pytest.approx(0.8)
@@ -99,7 +99,7 @@ def test_log_loss_of_uniform_probabilities_is_the_logarithm_of_the_number_of_cla
     assert log_loss(np.full((6, 4), 0.25), np.arange(6) % 4) == pytest.approx(math.log(4))
 
 
-def test_log_loss_of_certain_mistakes_is_cut() -> None:
+def test_log_loss_of_certain_mistakes_is_clipped() -> None:
     assert log_loss(np.eye(2)[[0]], np.array([1])) == pytest.approx(7 * math.log(10))
 
 
@@ -193,12 +193,12 @@ def test_bootstrap_skips_draws_without_an_area_under_the_curve() -> None:
         ("roc_auc", 0.5),
     ],
 )
-def test_the_naive_model_knows_only_the_shares_of_the_training_images(metric: str, expected: float) -> None:
+def test_the_majority_class_baseline_knows_only_the_shares_of_the_training_images(metric: str, expected: float) -> None:
     train = np.repeat([2, 0, 1], [6, 3, 1])
     labels = np.array([2, 2, 0, 1])
     assert majority_score(metric, train, labels, 3) == pytest.approx(expected)
 
 
-def test_a_class_without_training_images_costs_the_naive_model_much_but_not_everything() -> None:
+def test_a_class_without_training_images_costs_the_majority_class_baseline_much_but_not_everything() -> None:
     score = majority_score("log_loss", np.array([0, 0]), np.array([0, 1]), 2)
     assert score == pytest.approx(math.log(1e-7) / 2)

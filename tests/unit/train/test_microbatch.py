@@ -23,9 +23,9 @@ def test_what_is_kept_for_the_backward_pass_is_counted_once() -> None:
         assert saved_bytes(lambda: (x * x).sum()) == 0
 
 
-@pytest.mark.parametrize(("room", "part"), [(64_000, 16), (63_999, 8), (32_000, 8), (8_000, 2), (7_999, 1), (10, 1)])
-def test_the_largest_part_that_fits(monkeypatch: pytest.MonkeyPatch, room: int, part: int) -> None:
-    monkeypatch.setattr(microbatch, "PART_BYTES", room)
+@pytest.mark.parametrize(("limit", "part"), [(64_000, 16), (63_999, 8), (32_000, 8), (8_000, 2), (7_999, 1), (10, 1)])
+def test_the_largest_part_that_fits(monkeypatch: pytest.MonkeyPatch, limit: int, part: int) -> None:
+    monkeypatch.setattr(microbatch, "PART_BYTES", limit)
     assert choose_part(linear_loss) == part
 
 

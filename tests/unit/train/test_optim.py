@@ -11,51 +11,53 @@ from autotl.models.backbone import Backbone, Preprocessing
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
 
 
-def backbone() -> Backbone:
+def make_backbone() -> Backbone:
     """Three stages of a linear layer each, and a classifier."""
     model = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(4)))
     stage_of = {f"{layer}.{kind}": layer if layer < 3 else None for layer in range(4) for kind in ("weight", "bias")}
     return Backbone("test", model, stage_of, 3, Preprocessing(8, 1.0, (0, 0, 0), (1, 1, 1), 8))
 
 
-def rates(one: Backbone) -> dict[str, tuple[float, float]]:
+def rates(backbone: Backbone) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay by the parameter's name."""
-    names = {id(parameter): name for name, parameter in one.model.named_parameters()}
+    names = {id(parameter): name for name, parameter in backbone.model.named_parameters()}
     return {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
-        for group in parameter_groups(one, 0.1, 0.7, 0.5, 0.02)
+        for group in parameter_groups(backbone, 0.1, 0.7, 0.5, 0.02)
         for parameter in group["params"]
     }
 
 
 def test_every_stage_has_its_decayed_rate() -> None:
-    found = rates(backbone())
+    found = rates(make_backbone())
     assert [found[f"{layer}.weight"][0] for layer in range(4)] == pytest.approx([0.025, 0.05, 0.1, 0.7])
     assert [found[f"{layer}.bias"][0] for layer in range(4)] == pytest.approx([0.025, 0.05, 0.1, 0.7])
 
 
 def test_only_matrices_are_decayed() -> None:
-    assert {name: decay for name, (_, decay) in rates(backbone()).items()} == {
+    assert {name: decay for name, (_, decay) in rates(make_backbone()).items()} == {
         f"{layer}.{kind}": 0.02 if kind == "weight" else 0.0 for layer in range(4) for kind in ("weight", "bias")
     }
 
 
 def test_frozen_parameters_are_in_no_group() -> None:
-    one = backbone()
-    one.freeze(2)
-    assert set(rates(one)) == {"2.weight", "2.bias", "3.weight", "3.bias"}
+    backbone = make_backbone()
+    backbone.freeze(2)
+    assert set(rates(backbone)) == {"2.weight", "2.bias", "3.weight", "3.bias"}
 
 
 def test_all_stages_frozen_leaves_the_classifier() -> None:
-    one = backbone()
-    one.freeze(3)
-    assert set(rates(one)) == {"3.weight", "3.bias"}
+    backbone = make_backbone()
+    backbone.freeze(3)
+    assert set(rates(backbone)) == {"3.weight", "3.bias"}
 
 
 def test_every_parameter_is_in_one_group_only() -> None:
-    one = backbone()
-    groups = parameter_groups(one, 0.1, 0.1, 1.0, 0.02)
-    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in one.model.parameters())
+    backbone = make_backbone()
+    groups = parameter_groups(backbone, 0.1, 0.1, 1.0, 0.02)
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(
+        id(p) for p in backbone.model.parameters()
+    )
     # One rate for all, with and without decay.
     assert len(groups) == 2
 
@@ -80,19 +82,19 @@ def test_rate_stays_zero_after_the_end() -> None:
 
 
 def test_rates_are_scaled_from_the_initial_ones() -> None:
-    optimizer = make_optimizer(parameter_groups(backbone(), 0.1, 0.7, 0.5, 0.02))
+    optimizer = make_optimizer(parameter_groups(make_backbone(), 0.1, 0.7, 0.5, 0.02))
     set_rates(optimizer, 0.3)
     set_rates(optimizer, 0.5)
     assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.0125, 0.025, 0.05, 0.35}
 
 
 def test_optimizer_steps_are_as_large_as_the_rate() -> None:
-    one = backbone()
-    optimizer = make_optimizer(parameter_groups(one, 0.1, 0.7, 0.5, 0.0))
-    before = {name: parameter.detach().clone() for name, parameter in one.model.named_parameters()}
-    for parameter in one.model.parameters():
+    backbone = make_backbone()
+    optimizer = make_optimizer(parameter_groups(backbone, 0.1, 0.7, 0.5, 0.0))
+    before = {name: parameter.detach().clone() for name, parameter in backbone.model.named_parameters()}
+    for parameter in backbone.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     # The first step of Adam is the sign of the gradient times the rate.
-    steps = {name: float((before[name] - value.detach()).mean()) for name, value in one.model.named_parameters()}
+    steps = {name: float((before[name] - value.detach()).mean()) for name, value in backbone.model.named_parameters()}
     assert [steps[f"{layer}.weight"] for layer in range(4)] == pytest.approx([0.025, 0.05, 0.1, 0.7], rel=1e-4)

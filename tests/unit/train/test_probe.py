@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from autotl.train.probe import (
     SMOOTHING,
     START_FLOOR,
     STRENGTHS,
+    Probe,
     fit_head,
     fit_probe,
     knn_probabilities,
+    save_head,
     softmax,
     spreads,
     unit,
@@ -152,7 +155,7 @@ def test_neighbours_are_weighted_by_the_exponential_of_their_cosine() -> None:
     np.testing.assert_allclose(found, (shares + SMOOTHING / 3) / (1 + SMOOTHING), rtol=1e-4)
 
 
-def test_more_neighbours_than_images_are_cut() -> None:
+def test_no_more_neighbours_are_asked_for_than_there_are_images() -> None:
     train, labels = blobs(2, 0, n=4)
     found = knn_probabilities(train, labels, train, 2, k=50)
     np.testing.assert_allclose(found, knn_probabilities(train, labels, train, 2, k=4))
@@ -243,6 +246,15 @@ def test_a_head_to_start_from_has_smaller_weights_and_the_same_answers() -> None
     assert (start.probabilities(val).argmax(1) == probe.probabilities(val).argmax(1)).mean() > 0.9
 
 
+def test_a_saved_head_comes_back_without_a_pickle(tmp_path: Path) -> None:
+    probe = Probe(np.arange(6, dtype=np.float32).reshape(2, 3), np.array([0.5, -0.5], dtype=np.float32), 0.1)
+    save_head(probe, tmp_path / "head.npz")
+    with np.load(tmp_path / "head.npz", allow_pickle=False) as head:
+        assert sorted(head.files) == ["bias", "weight"]
+        np.testing.assert_array_equal(head["weight"], probe.weight)
+        np.testing.assert_array_equal(head["bias"], probe.bias)
+
+
 def test_one_image_a_class_is_no_warning() -> None:
     rows = np.eye(30, dtype=np.float32)
     with warnings.catch_warnings():
@@ -264,4 +276,4 @@ def test_small_fits_run_on_one_core(limit: int, threads: set[int] | None, monkey
 
 
 def blas_threads() -> set[int]:
-    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}

@@ -50,6 +50,7 @@ class Stage:
     def epoch(self, trial_id: str, epoch: int, score: float, status: str = "stopped", **more: Any) -> None:
         plain = {
             "score": score,
+            "train_loss": 1.0 / epoch if epoch else math.nan,
             "epoch": epoch,
             "best_score": score if epoch else math.nan,
             "best_metrics": {"accuracy": score} if epoch else {},
@@ -86,6 +87,7 @@ def test_a_completed_trial_is_recorded_with_all_it_reported(stage: Stage) -> Non
             seconds=3.7,
             metrics={"accuracy": 0.75},
             curve=(0.5, 0.75, 0.625),
+            train_losses=(1.0, 0.5),
             error="",
             worker="host:7",
             origin="advice",
@@ -109,8 +111,8 @@ def test_numbers_follow_the_order_of_the_ends(tmp_path: Path) -> None:
         stage.begin(trial_id)
     for trial_id in ("t1", "t2", "t0"):
         stage.end(trial_id)
-    assert [(one.number, one.trial_id) for one in stage.heard] == [(3, "t1"), (4, "t2"), (5, "t0")]
-    assert [one.origin for one in stage.heard] == ["search", "search", "advice"]
+    assert [(record.number, record.trial_id) for record in stage.heard] == [(3, "t1"), (4, "t2"), (5, "t0")]
+    assert [record.origin for record in stage.heard] == ["search", "search", "advice"]
 
 
 def test_trials_side_by_side_are_kept_apart(stage: Stage) -> None:
@@ -120,8 +122,47 @@ def test_trials_side_by_side_are_kept_apart(stage: Stage) -> None:
         stage.epoch("t1", epoch, second)
     stage.end("t1")
     stage.end("t0")
-    assert [one.curve for one in stage.heard] == [(0.9, 0.8), (0.1, 0.2)]
-    assert [one.config for one in stage.heard] == configs[::-1]
+    assert [record.curve for record in stage.heard] == [(0.9, 0.8), (0.1, 0.2)]
+    assert [record.config for record in stage.heard] == configs[::-1]
+
+
+def test_training_losses_begin_with_epoch_1_and_are_kept_apart(stage: Stage) -> None:
+    for trial_id in ("t0", "t1"):
+        stage.begin(trial_id)
+        stage.epoch(trial_id, 0, 0.5)
+    for epoch, (first, second) in enumerate([(0.9, 0.7), (0.6, 0.8)], 1):
+        stage.epoch("t0", epoch, 0.5, train_loss=first)
+        stage.epoch("t1", epoch, 0.5, train_loss=second)
+    stage.end("t0")
+    stage.end("t1")
+    assert [record.train_losses for record in stage.heard] == [(0.9, 0.6), (0.7, 0.8)]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, None])
+def test_a_training_loss_that_is_not_finite_is_none(stage: Stage, loss: float | None) -> None:
+    stage.begin("t0")
+    stage.epoch("t0", 1, 0.5, train_loss=0.9)
+    stage.epoch("t0", 2, 0.4, "timed_out", train_loss=loss)
+    stage.end("t0")
+    assert stage.heard[0].train_losses == (0.9, None)
+    (plain,) = stage.run.read_trials()
+    assert plain["train_losses"] == [0.9, None]
+    assert "NaN" not in stage.run.trials.read_text("utf-8")
+
+
+def test_a_failure_adds_no_training_loss(stage: Stage) -> None:
+    stage.begin("t0")
+    stage.epoch("t0", 1, 0.5, train_loss=0.9)
+    stage.epoch("t0", 0, math.nan, "failed", error="Traceback: out of luck", train_loss=math.nan)
+    stage.end("t0")
+    assert stage.heard[0].train_losses == (0.9,)
+
+
+def test_a_trial_that_never_trained_has_no_training_losses(stage: Stage) -> None:
+    stage.begin("t0")
+    stage.epoch("t0", 0, 0.5)
+    stage.end("t0")
+    assert stage.heard[0].train_losses == ()
 
 
 def test_a_trial_the_scheduler_ended_is_stopped(stage: Stage) -> None:
@@ -131,11 +172,11 @@ def test_a_trial_the_scheduler_ended_is_stopped(stage: Stage) -> None:
     assert (stage.heard[0].status, stage.heard[0].score) == (Status.STOPPED, 0.4)
 
 
-def test_a_trial_out_of_time_is_cut(stage: Stage) -> None:
+def test_a_trial_out_of_time_is_timed_out(stage: Stage) -> None:
     stage.begin("t0")
-    stage.epoch("t0", 1, 0.4, "cut")
+    stage.epoch("t0", 1, 0.4, "timed_out")
     stage.end("t0")
-    assert stage.heard[0].status is Status.CUT
+    assert stage.heard[0].status is Status.TIMED_OUT
 
 
 def test_a_failed_trial_keeps_its_scores_and_its_traceback(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -178,17 +219,17 @@ def test_a_worker_lost_without_a_reason_still_fails_its_trial(stage: Stage) -> N
     assert "no reason given" in stage.heard[0].error
 
 
-def test_trials_still_running_at_the_end_are_cut(stage: Stage) -> None:
+def test_trials_still_running_at_the_end_are_timed_out(stage: Stage) -> None:
     for trial_id in ("t0", "t1", "t2"):
         stage.begin(trial_id)
     stage.epoch("t0", 1, 0.5)
     stage.epoch("t1", 3, 0.7, "completed")
     stage.recorder.finish()
-    found = {one.trial_id: (one.status, one.score, one.epochs) for one in stage.heard}
+    found = {record.trial_id: (record.status, record.score, record.epochs) for record in stage.heard}
     assert found == {
-        "t0": (Status.CUT, 0.5, 1),
+        "t0": (Status.TIMED_OUT, 0.5, 1),
         "t1": (Status.COMPLETED, 0.7, 3),
-        "t2": (Status.CUT, None, 0),
+        "t2": (Status.TIMED_OUT, None, 0),
     }
 
 

@@ -55,8 +55,8 @@ def test_a_completed_trial_keeps_its_best_score(make: Make, tmp_path: Path) -> N
     assert trial.intermediate_values == {0: 0.5, 1: 0.9, 2: 0.7}
 
 
-@pytest.mark.parametrize("status", ["stopped", "cut"])
-def test_a_trial_that_was_stopped_or_cut_is_pruned(make: Make, tmp_path: Path, status: str) -> None:
+@pytest.mark.parametrize("status", ["stopped", "timed_out"])
+def test_a_trial_that_was_stopped_or_timed_out_is_pruned(make: Make, tmp_path: Path, status: str) -> None:
     search = make()
     search.suggest("t0")
     search.on_trial_result("t0", result("stopped", best=0.6, score=0.6))
@@ -180,13 +180,13 @@ def test_a_depth_that_lost_twice_is_not_proposed_again(
     assert reasons == {"trials of its kind lost"}
 
 
-def test_a_dearer_depth_that_scores_less_twice_is_not_proposed_again(
+def test_a_costlier_depth_that_scores_less_twice_is_not_proposed_again(
     point: dict[str, Any], make: Make, space: Space
 ) -> None:
     narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
     starts = [point | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
     search = make(space=narrow, start_points=starts, pace=Pace(by_depth, max_t=4), least=lambda: 0.5)
-    for place, score in enumerate((0.90, 0.91, 0.89, 0.88)):  # depths 5, 6, 5, 6: all equals of the best
+    for place, score in enumerate((0.90, 0.91, 0.89, 0.88)):  # depths 5, 6, 5, 6: all near-ties of the best
         search.suggest(f"t{place}")
         search.on_trial_result(f"t{place}", {"score": score, "epoch": 1, "elapsed": 1.0, "status": "stopped"})
         assert {search._lost(point | {"freeze_depth": depth, "backbone": "deep"}) for depth in (5, 6)} == {False}

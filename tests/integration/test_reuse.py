@@ -1,4 +1,4 @@
-"""The model of one fit as a backbone of the next. Only the second fit searches; the others end after the advice."""
+"""The model of a fit as a backbone of the next. Only the second fit searches; the others end after the advice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 import autotl
-from autotl.advice.reference_set import load_yardstick
+from autotl.advice.reference_set import load_reference_set
 from autotl.cli import main
 from autotl.records import Status
 from autotl.space.files import load_space, to_toml
-from autotl.tune.runner import Slots
+from autotl.tune.session import Slots
 
 LITE0 = "tf_efficientnet_lite0.in1k"
-OWN = f"first/{LITE0}"
+REUSED = f"first/{LITE0}"
 
 
 class CtrlC:
@@ -46,7 +46,7 @@ def probe_only() -> Iterator[Callable[[Path, Path], Path]]:
 
     def run(dataset: Path, output: Path) -> Path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("autotl.tune.runner.RaySession", CtrlC)
+            patch.setattr("autotl.tune.session.RaySession", CtrlC)
             result = autotl.fit(dataset, backbones=LITE0, output_dir=output, seed=1, quiet=True)
         assert result.interrupted
         return output
@@ -69,65 +69,65 @@ def first(
 def second(
     first: Path, tmp_path_factory: pytest.TempPathFactory, write_shapes: Callable[..., Path]
 ) -> autotl.FitResult:
-    """A fit with a copy of that run as its source, which is gone afterwards; its space knows no other backbone."""
+    """A fit that reuses a copy of that run, which is gone afterwards; its space knows no other backbone."""
     root = tmp_path_factory.mktemp("second")
-    source = Path(shutil.copytree(first, root / "first"))
-    space = root / "own.toml"
-    space.write_text(to_toml(load_space("quick").narrow(backbone=(OWN,))), "utf-8")
+    earlier = Path(shutil.copytree(first, root / "first"))
+    space = root / "reused.toml"
+    space.write_text(to_toml(load_space("quick").narrow(backbone=(REUSED,))), "utf-8")
     result = autotl.fit(
         write_shapes(root / "data", 8, seed=5),
-        source=source,
+        reuse=earlier,
         search_space=str(space),
         n_trials=1,
         timeout="10m",
         output_dir=root / "run",
         quiet=True,
     )
-    shutil.rmtree(source)
+    shutil.rmtree(earlier)
     return result
 
 
-def test_a_run_that_was_ended_early_leaves_a_yardstick_of_its_training_images(first: Path) -> None:
-    yardstick = load_yardstick(first / "model" / "yardstick.npz")
-    assert len(yardstick.embeddings) >= 32  # a batch a worker; there are 48
-    assert set(yardstick.names) == {"circle", "square", "triangle"}
+def test_a_run_that_was_ended_early_leaves_a_reference_set_of_its_training_images(first: Path) -> None:
+    reference = load_reference_set(first / "model" / "reference_set.npz")
+    assert len(reference.embeddings) >= 32  # a batch a worker; there are 48
+    assert set(reference.class_names) == {"circle", "square", "triangle"}
     card = autotl.load(first).card
-    assert yardstick.weights_sha256 == card.sha256
+    assert reference.weights_sha256 == card.sha256
     assert card.provenance["majority_score"] == pytest.approx(1 / 3)
     assert card.provenance["majority_score_test"] is None, "there are no test images"
 
 
-def test_the_advice_tells_the_source_and_follows_what_the_weights_learned_from(second: autotl.FitResult) -> None:
+def test_the_advice_names_the_earlier_run_and_follows_what_the_weights_learned_from(second: autotl.FitResult) -> None:
     advice = second.advice
-    (similarity,) = advice.source_similarities
-    assert (similarity.source, similarity.backbone) == ("the data of first", OWN)
+    (similarity,) = advice.earlier_run_similarities
+    assert (similarity.reference, similarity.backbone) == ("the data of first", REUSED)
     assert similarity.similarity > 0.9  # the same kind of shapes
-    assert advice.similarity.source == "ImageNet-1k"
+    assert advice.similarity.reference == "ImageNet-1k"
     assert advice.similarity.similarity < 0.5
     assert not similarity.learned  # the first run's model is a linear probe: its backbone is as pretrained
     assert advice.decisive_similarity == advice.similarity
     assert advice.scenario.number == 2
-    texts = {one.code: one.text for one in advice.statements}
-    assert texts["source_similarity"].startswith("It is similar to the data of first: similarity ")
+    texts = {statement.code: statement.text for statement in advice.statements}
+    assert texts["earlier_run_similarity"].startswith("It is similar to the data of first: similarity ")
     assert "the similarity to ImageNet-1k" in texts["scenario"]
     plain = json.loads((second.run_dir / "advice.json").read_text("utf-8"))
-    assert plain["source_similarities"][0]["source"] == "the data of first"
+    assert plain["earlier_run_similarities"][0]["reference"] == "the data of first"
 
 
 def test_it_is_searched_under_its_own_name(second: autotl.FitResult) -> None:
-    assert [one.name for one in second.advice.backbones] == [OWN]
-    assert {trial.config["backbone"] for trial in second.trials} == {OWN}
-    (trial,) = (one for one in second.trials if one.origin != "probe")
+    assert [backbone.name for backbone in second.advice.backbones] == [REUSED]
+    assert {trial.config["backbone"] for trial in second.trials} == {REUSED}
+    (trial,) = (trial for trial in second.trials if trial.origin != "probe")
     assert trial.status is Status.COMPLETED, trial.error
-    assert second.predictor.card.config["backbone"] == OWN
-    assert second.predictor.card.provenance["sources"][0]["name"] == "first"
+    assert second.predictor.card.config["backbone"] == REUSED
+    assert second.predictor.card.provenance["earlier_runs"][0]["name"] == "first"
     settings = json.loads((second.run_dir / "settings.json").read_text("utf-8"))
-    assert [Path(path).name for path in settings["sources"]] == ["first"]
+    assert [Path(path).name for path in settings["reuse"]] == ["first"]
 
 
-def test_its_model_loads_in_a_new_process_without_the_source(second: autotl.FitResult) -> None:
+def test_its_model_loads_in_a_new_process_without_the_earlier_run(second: autotl.FitResult) -> None:
     assert second.predictor.card.backbone == LITE0
-    assert not Path(second.predictor.card.provenance["sources"][0]["run"]).exists()
+    assert not Path(second.predictor.card.provenance["earlier_runs"][0]["run"]).exists()
     image = next((second.run_dir.parent / "data" / "circle").iterdir())
     script = (
         "import json, sys, autotl; print(json.dumps(autotl.load(sys.argv[1]).predict(sys.argv[2])[0].probabilities))"
@@ -138,7 +138,7 @@ def test_its_model_loads_in_a_new_process_without_the_source(second: autotl.FitR
     assert json.loads(printed) == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_source_at_the_level_of_the_naive_model_is_refused(
+def test_a_run_at_the_level_of_the_majority_class_baseline_is_not_reused(
     first: Path, tmp_path: Path, probe_only: Callable[[Path, Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def test_a_source_at_the_level_of_the_naive_model_is_refused(
             Image.fromarray(pixels).save(tmp_path / "noise" / kind / f"{number}.png")
     noise = probe_only(tmp_path / "noise", tmp_path / "noise_run")
     capsys.readouterr()
-    assert main(["fit", "gone", "--source", str(noise), "--source", str(first), "--seed", "-1"]) == 2
+    assert main(["fit", "gone", "--reuse", str(noise), "--reuse", str(first), "--seed", "-1"]) == 2
     heads = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  - ")]
-    assert [head.split(":")[0] for head in heads] == ["  - seed", f"  - source {noise}", "  - dataset gone"]
-    assert "does not surely beat the naive one" in heads[1]
+    assert [head.split(":")[0] for head in heads] == ["  - seed", f"  - reuse {noise}", "  - dataset gone"]
+    assert "does not significantly outperform the majority-class baseline" in heads[1]

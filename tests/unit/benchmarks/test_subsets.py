@@ -1,4 +1,4 @@
-"""Cuts for the benchmarks: sizes, strata, nesting, no image on two sides, autotl splits the linked folder alike."""
+"""Subsets for the benchmarks: sizes, strata, nesting, no image in two splits, autotl splits the linked folder alike."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuts import CUTS, draw, even, link_cut, part_of, proportional, read_set
 from PIL import Image
+from subsets import SUBSETS, draw, even, link_subset, part_of, proportional, read_set
 
 from autotl.data.folder import list_folder
 from autotl.data.splits import make_dataset
@@ -15,7 +15,7 @@ from autotl.data.splits import make_dataset
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """60 and 30 different images of two classes, with one more copy of an image, and no test split."""
+    """60 and 30 different images of two classes, with a duplicate of one image, and no test split."""
     root = tmp_path / "set"
     generator = np.random.default_rng(0)
     for label, count in (("a", 60), ("b", 30)):
@@ -50,13 +50,13 @@ def test_the_smaller_draw_is_part_of_the_larger() -> None:
     assert np.isin(smaller, larger).all()
 
 
-def test_cuts_of_a_folder(folder: Path) -> None:
-    one = read_set(folder)
-    assert len(set(one.paths)) == len(one.paths) == 90, "of the copy one is kept"
-    whole, small = (one.splits[cut] for cut in CUTS)
-    counts = {name: np.bincount(one.labels[whole == name]).tolist() for name in ("train", "val", "test")}
+def test_subsets_of_a_folder(folder: Path) -> None:
+    data = read_set(folder)
+    assert len(set(data.paths)) == len(data.paths) == 90, "of the duplicates one is kept"
+    whole, small = (data.splits[subset] for subset in SUBSETS)
+    counts = {name: np.bincount(data.labels[whole == name]).tolist() for name in ("train", "val", "test")}
     assert counts == {"train": [36, 18], "val": [9, 4], "test": [15, 8]}
-    assert np.bincount(one.labels[np.isin(small, ("train", "val"))]).tolist() == [20, 20]
+    assert np.bincount(data.labels[np.isin(small, ("train", "val"))]).tolist() == [20, 20]
     assert ((whole == "test") == (small == "test")).all(), "both are measured on the same images"
 
 
@@ -67,9 +67,9 @@ def test_an_own_test_split_is_used_and_validation_is_pooled(folder: Path, tmp_pa
             target = root / split / label
             target.mkdir(parents=True, exist_ok=True)
             (folder / label / f"{number:02d}.png").rename(target / f"{number:02d}.png")
-    one = read_set(root)
-    split = next(iter(one.splits.values()))
-    assert {path for path, name in zip(one.paths, split, strict=True) if name == "test"} == {
+    data = read_set(root)
+    split = next(iter(data.splits.values()))
+    assert {path for path, name in zip(data.paths, split, strict=True) if name == "test"} == {
         "test/a/04.png",
         "test/b/04.png",
     }
@@ -77,22 +77,22 @@ def test_an_own_test_split_is_used_and_validation_is_pooled(folder: Path, tmp_pa
     assert int((split == "val").sum()) == 2
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_autotl_divides_the_linked_folder_as_the_table_does(folder: Path, tmp_path: Path, cut: str) -> None:
-    one = read_set(folder)
-    link_cut(one, cut, tmp_path / "linked")
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_autotl_divides_the_linked_folder_as_the_table_does(folder: Path, tmp_path: Path, subset: str) -> None:
+    data = read_set(folder)
+    link_subset(data, subset, tmp_path / "linked")
     listing, problems = list_folder(tmp_path / "linked")
     assert problems == []
     dataset = make_dataset(listing, 0.2, seed=0)
     held = {path.split("/")[1] for path, split in zip(dataset.paths, dataset.split, strict=True) if split == "val"}
-    mine = {one.paths[place].replace("/", "__") for place in np.flatnonzero(one.splits[cut] == "val")}
+    mine = {data.paths[place].replace("/", "__") for place in np.flatnonzero(data.splits[subset] == "val")}
     assert held == mine
 
 
 def test_part_of_a_folder_is_all_for_training(folder: Path) -> None:
-    one = part_of(folder, 30)
-    assert np.bincount(one.labels).tolist() == [20, 10]
-    assert set(one.splits["all"]) == {"train"}
+    data = part_of(folder, 30)
+    assert np.bincount(data.labels).tolist() == [20, 10]
+    assert set(data.splits["all"]) == {"train"}
 
 
 def test_a_folder_that_cannot_be_used_ends_the_program_with_its_problems(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Data sets cut to a size, for `benchmarks/advice.py`: seeded, stratified, with a test split and without copies.
+"""Subsets of data sets for `benchmarks/advice.py`: seeded, stratified, with a test split and without duplicates.
 
-Training and validation images of a set are pooled and cut; autotl's own rule then holds a fifth back for validation.
-Test images are the set's own, else a quarter of the rest, and cut as well. Of copies of an image one is kept.
+A subset is drawn from the training and validation images of a set; autotl's own rule then holds a fifth back for
+validation. Test images are drawn, too: from the set's own, else from a quarter of all images. Only one of several
+duplicates is kept.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def even(counts: Integers, most: int = PER_CLASS) -> Integers:
     return result
 
 
-CUTS: dict[str, Callable[[Integers], Integers]] = {f"{MOST_IMAGES} images": proportional, f"{PER_CLASS} a class": even}
+SUBSETS: dict[str, Callable[[Integers], Integers]] = {
+    f"{MOST_IMAGES} images": proportional,
+    f"{PER_CLASS} a class": even,
+}
 
 
 def draw(labels: Integers, rows: Integers, quota: Callable[[Integers], Integers], seed: int) -> Integers:
@@ -55,8 +59,8 @@ def draw(labels: Integers, rows: Integers, quota: Callable[[Integers], Integers]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CutSet:
-    """The images of a data set that any cut uses.
+class SubsetData:
+    """The images of a data set that any of its subsets uses.
 
     Attributes:
         name: the folder's.
@@ -64,7 +68,7 @@ class CutSet:
         classes: class names; a label is a place in this tuple.
         paths: relative to `root`; places in here are the rows of the pixel store.
         labels: shape (images,).
-        splits: for each cut, "train", "val", "test" or "" (not in it), shape (images,).
+        splits: for each subset, "train", "val", "test" or "" (not in it), shape (images,).
         seed: of the draws.
     """
 
@@ -77,8 +81,8 @@ class CutSet:
     seed: int = 0
 
 
-def read_set(folder: Path, seed: int = 0) -> CutSet:
-    """List a folder and cut it; `seed` decides which images are drawn, for testing, too, where the set has no test/.
+def read_set(folder: Path, seed: int = 0) -> SubsetData:
+    """List a folder and draw its subsets; `seed` decides which images: for testing, too, where the set has no test/.
 
     Raises:
         SystemExit: with every problem of the folder.
@@ -88,20 +92,20 @@ def read_set(folder: Path, seed: int = 0) -> CutSet:
     if not in_test.any():
         in_test = stratified_holdout(labels, np.arange(len(labels)), TEST_SHARE, seed)
     test = draw(labels, np.flatnonzero(in_test), proportional, seed)
-    drawn = {cut: draw(labels, np.flatnonzero(~in_test), quota, seed) for cut, quota in CUTS.items()}
+    drawn = {subset: draw(labels, np.flatnonzero(~in_test), quota, seed) for subset, quota in SUBSETS.items()}
     used = np.unique(np.concatenate([test, *drawn.values()]))
     splits = {}
-    for cut, rows in drawn.items():
+    for subset, rows in drawn.items():
         split = np.full(len(images), "", dtype="<U5")
         split[test], split[rows] = "test", "train"
         split[rows[stratified_holdout(labels[rows], np.arange(len(rows)), VAL_SHARE, seed)]] = "val"
-        splits[cut] = split[used]
+        splits[subset] = split[used]
     paths = tuple(images[row].path for row in used)
-    return CutSet(folder.name, folder, classes, paths, labels[used], splits, seed)
+    return SubsetData(folder.name, folder, classes, paths, labels[used], splits, seed)
 
 
-def part_of(folder: Path, most: int, seed: int = 0) -> CutSet:
-    """A stratified draw of at most so many of a folder's images, all of them for training, as the cut "all".
+def part_of(folder: Path, most: int, seed: int = 0) -> SubsetData:
+    """A stratified draw of at most so many of a folder's images, all of them for training, as the subset "all".
 
     Raises:
         SystemExit: with every problem of the folder.
@@ -109,19 +113,19 @@ def part_of(folder: Path, most: int, seed: int = 0) -> CutSet:
     classes, images, labels = _listed(folder)
     rows = draw(labels, np.arange(len(images)), lambda counts: proportional(counts, most), seed)
     paths = tuple(images[row].path for row in rows)
-    return CutSet(folder.name, folder, classes, paths, labels[rows], {"all": np.full(len(rows), "train")}, seed)
+    return SubsetData(folder.name, folder, classes, paths, labels[rows], {"all": np.full(len(rows), "train")}, seed)
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], list[Image], Integers]:
-    """Classes, images without copies, and labels."""
+    """Classes, images without duplicates, and labels."""
     listing, problems = list_folder(folder, skip_unreadable=True)
     if problems:
         raise SystemExit("\n".join(map(str, problems)))
-    images = _without_copies(listing)
+    images = _without_duplicates(listing)
     return listing.classes, images, np.array([listing.classes.index(image.label) for image in images], dtype=np.int64)
 
 
-def _without_copies(listing: Listing) -> list[Image]:
+def _without_duplicates(listing: Listing) -> list[Image]:
     kept: list[Image] = []
     seen: set[int] = set()
     for image in listing.images:
@@ -133,9 +137,9 @@ def _without_copies(listing: Listing) -> list[Image]:
     return kept
 
 
-def link_cut(one: CutSet, cut: str, target: Path) -> None:
-    """The training and validation images of a cut as a folder of links, in the order in which autotl splits alike."""
-    for place in np.flatnonzero(np.isin(one.splits[cut], ("train", "val"))):
-        link = target / one.classes[one.labels[place]] / one.paths[place].replace("/", "__")
+def link_subset(data: SubsetData, subset: str, target: Path) -> None:
+    """The training and validation images of a subset as a folder of links, ordered so that autotl splits them alike."""
+    for place in np.flatnonzero(np.isin(data.splits[subset], ("train", "val"))):
+        link = target / data.classes[data.labels[place]] / data.paths[place].replace("/", "__")
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((one.root / one.paths[place]).resolve())
+        link.symlink_to((data.root / data.paths[place]).resolve())

@@ -1,4 +1,4 @@
-"""A real fit that measures the benefit of pretraining: the curves, the files, and what the user is told."""
+"""A real fit that measures the benefit of pretraining: the curves, the files, and what the user is shown."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import autotl
-from autotl.pipeline.finish import KeptBack
-from autotl.pipeline.fit import Fitting
+from autotl.pipeline.budget import KeptBack
+from autotl.pipeline.fit import _measure_benefit
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 EPOCHS = 3
@@ -56,13 +56,14 @@ def test_pretrained_weights_help_on_a_few_coloured_shapes(result: autotl.FitResu
 
 def test_training_from_scratch_is_a_trial_with_the_settings_of_the_compared_one(result: autotl.FitResult) -> None:
     assert result.benefit is not None
-    scratch = next(one for one in result.trials if one.trial_id == "benefit-scratch")
+    scratch = next(trial for trial in result.trials if trial.trial_id == "benefit-scratch")
     assert (scratch.origin, scratch.error) == ("benefit", "")
     assert (scratch.config["initial_weights"], scratch.config["learning_rate_factor"]) == ("scratch", 1.0)
     assert scratch.curve == result.benefit.scratch
-    compared = [one for one in result.trials if one.curve == result.benefit.pretrained]
+    compared = [trial for trial in result.trials if trial.curve == result.benefit.pretrained]
     same = ("backbone", "augmentation", "batch_size", "weight_decay", "label_smoothing")
-    assert {name: scratch.config[name] for name in same} in [{n: one.config[n] for n in same} for one in compared]
+    settings = [{name: trial.config[name] for name in same} for trial in compared]
+    assert {name: scratch.config[name] for name in same} in settings
 
 
 def test_that_the_pretrained_curve_was_picked_from_two_trials_is_said(result: autotl.FitResult) -> None:
@@ -81,11 +82,11 @@ def test_the_files_hold_it(result: autotl.FitResult) -> None:
     assert read(result.run_dir / "benefit.json") == json.loads(json.dumps(result.benefit.to_json()))
     assert read(result.run_dir / "result.json")["benefit"] == read(result.run_dir / "benefit.json")
     lines = (result.run_dir / "trials.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line)["number"] for line in lines] == [one.number for one in result.trials]
-    assert [json.loads(line)["trial_id"] for line in lines] == [one.trial_id for one in result.trials]
+    assert [json.loads(line)["number"] for line in lines] == [trial.number for trial in result.trials]
+    assert [json.loads(line)["trial_id"] for line in lines] == [trial.trial_id for trial in result.trials]
 
 
-def test_it_is_told_before_the_winner(result: autotl.FitResult) -> None:
+def test_it_is_shown_before_the_winner(result: autotl.FitResult) -> None:
     assert result.benefit is not None
     text = (result.run_dir / "fit.log").read_text("utf-8")
     assert text.index("Search") < text.index("Pretrained or from scratch") < text.index("Winner")
@@ -93,7 +94,7 @@ def test_it_is_told_before_the_winner(result: autotl.FitResult) -> None:
         assert sentence in text
 
 
-def test_the_advice_is_looked_back_on(result: autotl.FitResult) -> None:
+def test_the_advice_is_compared_with_the_winner(result: autotl.FitResult) -> None:
     hindsight = result.hindsight
     assert hindsight is not None
     assert hindsight.text in (result.run_dir / "fit.log").read_text("utf-8")
@@ -104,10 +105,13 @@ def test_the_advice_is_looked_back_on(result: autotl.FitResult) -> None:
 
 
 @pytest.mark.parametrize("scratch", [True, False])
-def test_where_scratch_is_worth_an_arm_but_does_not_fit_it_is_said(scratch: bool) -> None:
+def test_where_scratch_is_worth_trying_but_does_not_fit_the_user_is_informed(scratch: bool) -> None:
     lines: list[str] = []
-    fitting: Any = SimpleNamespace(call=SimpleNamespace(console=SimpleNamespace(line=lines.append)))
+    context: Any = SimpleNamespace(console=SimpleNamespace(line=lines.append))
     advice: Any = SimpleNamespace(scenario=SimpleNamespace(scratch=scratch))
-    assert Fitting._measure_benefit(fitting, advice, KeptBack(average=2.0, benefit=0.0, end=5.0)) is None
+    records: list[autotl.TrialRecord] = []
+    kept = KeptBack(average=2.0, benefit=0.0, end=5.0)
+    assert _measure_benefit(context, advice, kept, records, records.append) is None
+    assert records == []
     expected = "  benefit of pretraining not measured: training from scratch would not fit a fifth of the time"
     assert lines == ([expected] if scratch else [])

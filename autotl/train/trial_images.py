@@ -1,0 +1,176 @@
+"""Where a trial's images come from: cached views behind the frozen stages, or the images themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import Timeout
+from numpy.typing import NDArray
+
+from autotl.compute.device import to_device
+from autotl.data.augment import recipe_named
+from autotl.data.pixels import open_store
+from autotl.frozen.activations import CachedView, ImageLoader
+from autotl.frozen.views import Views, ViewSettings
+from autotl.models.backbone import Backbone, Preprocessing
+from autotl.models.partition import DoesNotDivide, Partition, divide
+from autotl.storage.cache import DiskCache
+from autotl.train.deadline import Deadline
+from autotl.train.task import TrainingTask
+
+VIEW_SEED = 0
+"""Of the augmented views: the same in every run, so that runs can share them."""
+
+Rows = NDArray[np.int64]
+
+
+class TrialImages:
+    """The images of a trial, its backbone divided at the freeze depth, and which view each epoch sees.
+
+    Args:
+        task: the run.
+        config: a point of the search space.
+        backbone: on its device.
+        device: where batches go.
+        deadline: after which no view is computed.
+        seed: of the trial; decides which views come first.
+
+    Attributes:
+        labels: of all images of the store.
+        train_rows, val_rows: places in the store.
+        preprocessing: of the backbone, for images as they are stored.
+        note: why frozen stages could not be computed once, where that is so; else "".
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        config: dict[str, Any],
+        backbone: Backbone,
+        device: torch.device,
+        deadline: Deadline,
+        seed: int,
+    ) -> None:
+        self._task, self._config, self._backbone = task, config, backbone
+        self._device, self._deadline, self._seed = device, deadline, seed
+        self.note = ""
+        self.labels, split = task.load_manifest()
+        self.train_rows, self.val_rows = np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
+        store = open_store(Path(task.store))
+        self.preprocessing: Preprocessing = replace(backbone.preprocessing, store_size=store.size)
+        self._loader = ImageLoader(store.open(), self.preprocessing, device, VIEW_SEED)
+        self._partition = self._divide()
+        self._views = None
+        if self._partition is not None:
+            self._views = Views(self._view_settings(), backbone, self._partition, self._loader, deadline.is_past)
+        self._seen_validation: CachedView | None = None
+        self._seen: dict[int, CachedView] = {}
+        self._uses: Counter[int] = Counter()
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether the frozen stages are computed once, so that every batch comes from a view."""
+        return self._partition is not None
+
+    def _divide(self) -> Partition | None:
+        depth = self._config["freeze_depth"]
+        if depth == 0:
+            return None
+        if not self._task.cache_activations:
+            self.note = "the frozen stages run in every epoch: as asked"
+            return None
+        example = self._loader.batch(self.train_rows[:2], None, 0)
+        try:
+            return divide(self._backbone, depth, example)
+        except DoesNotDivide as reason:
+            self.note = f"the frozen stages run in every epoch: {reason}"
+            return None
+
+    def _view_settings(self) -> ViewSettings:
+        task = self._task
+        files = task.backbones[self._config["backbone"]]
+        return ViewSettings(
+            cache=DiskCache(Path(task.cache_dir), task.cache_limit),
+            data_fingerprint=task.data_fingerprint,
+            weights_sha256=files.weights_sha256,
+            base_depth=files.base_depth,
+            converted=Path(files.converted) if files.converted else None,
+            precision=task.precision,
+            threads=task.threads,
+        )
+
+    def validation_view(self) -> CachedView | None:
+        """The validation images behind the frozen stages; None without a partition or when the time is up."""
+        if self._views is None:
+            return None
+        if self._seen_validation is None:
+            try:
+                self._seen_validation = self._views.get(self.val_rows, None, 0, self._deadline.seconds_left)
+            except Timeout:  # another trial is still at it
+                return None
+            if self._seen_validation is None:
+                self._give_up_caching(self._views.size(self.val_rows))
+        return self._seen_validation
+
+    def training_view(self) -> CachedView | None:
+        """The view of this epoch: of those seen least, one that need not be computed, or that no other trial computes.
+
+        Two trials that begin together thus compute different views, and each finds the other's afterwards. None
+        without a partition or when the time is up.
+        """
+        views, rows = self._views, self.train_rows
+        if views is None:
+            return None
+        recipe = recipe_named(self._config["augmentation"])
+        count = 1 if recipe.name == "none" else self._task.n_views
+        order = sorted(
+            range(count),
+            key=lambda number: (
+                self._uses[number],
+                number not in self._seen and not views.is_cached(rows, recipe, number),
+                (number - self._seed) % count,
+            ),
+        )
+        for wait in (0.0, self._deadline.seconds_left):
+            for number in order:
+                if number not in self._seen:
+                    try:
+                        view = views.get(rows, recipe, number, wait)
+                    except Timeout:
+                        continue
+                    if view is None:
+                        self._give_up_caching(views.size(rows))
+                        return None
+                    self._seen[number] = view
+                self._uses[number] += 1
+                return self._seen[number]
+        return None
+
+    def _give_up_caching(self, size: int) -> None:
+        if not self._deadline.is_past():
+            self.note = f"the frozen stages run in every epoch: there is no room for a view of {size / 2**30:.1f} GiB"
+            self._partition = self._views = None
+
+    def logits(self, view: CachedView | None, places: Rows, rows: Rows, live: int | None) -> torch.Tensor:
+        """The model's output for some images.
+
+        Args:
+            view: what lies behind the frozen stages; None sends the images themselves through the whole model.
+            places: of the images in `view`.
+            rows: of the images in the store.
+            live: number of the random view without a cached one; None for the evaluation view.
+        """
+        if self._partition is not None and view is not None:
+            return self._partition.suffix(self._to_precision(view.rows(places)))
+        recipe = None if live is None else recipe_named(self._config["augmentation"])
+        output: torch.Tensor = self._backbone.model(self._loader.batch(rows, recipe, live or 0))
+        return output
+
+    def _to_precision(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = to_device(tensor, self._device)
+        return tensor if self._task.precision == "bf16" else tensor.float()

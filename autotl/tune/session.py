@@ -1,0 +1,150 @@
+"""Ray, started and left as it was found, and how its cores and GPUs are divided among trials."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from autotl.compute.device import local_cpus
+from autotl.errors import SearchError
+from autotl.settings import Resources
+
+MAX_SLOTS = 8
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Nothing large travels through Ray's object store: images and activations are memory-mapped files."""
+START_SECONDS = 180.0
+"""Longest wait for Ray to start or a cluster to be joined; it takes 3 to 10 s."""
+LEAVE_SECONDS = 30.0
+"""Longest wait, after an error, for a Ray that is still starting."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How trials share a machine or cluster: `count` at once, each with `cpus` cores and `gpus` GPUs."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+
+def plan_slots(cpus: int, gpus: int, asked: Resources) -> Slots:
+    """Divide cores and GPUs among trials: one slot a GPU where there are any, else one a core up to `MAX_SLOTS`.
+
+    One core a trial wastes nothing on synchronisation, and gives the scheduler rivals to compare.
+    """
+    per_trial_gpus = asked.gpus_per_trial if asked.gpus_per_trial is not None else (1.0 if gpus else 0.0)
+    count = asked.slots
+    if count is None and per_trial_gpus > 0:
+        count = max(1, _gpu_slots(gpus, per_trial_gpus))
+    elif count is None and asked.cpus_per_trial is not None:
+        count = max(1, cpus // asked.cpus_per_trial)
+    elif count is None:
+        count = min(MAX_SLOTS, cpus)
+    return Slots(count, asked.cpus_per_trial or max(1, cpus // count), per_trial_gpus)
+
+
+def _gpu_slots(gpus: int, per_trial: float) -> int:
+    """Trials that fit `gpus` at once. Ray takes a part of a GPU from one: on two GPUs four of 0.4 fit, not five."""
+    if per_trial >= 1:
+        return int(gpus // per_trial)
+    return gpus * int(1 / per_trial + 1e-9)  # 1 / (1 / 49) is less than 49
+
+
+class RaySession:
+    """Ray, started in the background while the images are embedded, and left as it was found.
+
+    Use as a context manager; `wait` returns the slots when Ray is up. The thread that starts Ray lives until the
+    session ends: Linux kills Ray's processes when the thread that started them ends, not only with the process.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._slots: Slots | None = None
+        self._error: BaseException | None = None
+        self._owned = False
+        self._started = threading.Event()
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._start, name="autotl-ray-start", daemon=True)
+
+    def __enter__(self) -> RaySession:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # An interrupt in the middle of an import can leave the thread waiting for ever for the import lock.
+        if not self._started.wait(None if exception[0] is None else LEAVE_SECONDS):
+            return
+        if self._owned:
+            import ray
+
+            ray.shutdown()
+        self._leaving.set()
+        self._thread.join()
+
+    def wait(self) -> Slots:
+        """The slots of the running Ray.
+
+        Raises:
+            SearchError: if Ray did not start or the cluster could not be joined, or not within `START_SECONDS`.
+        """
+        if not self._started.wait(START_SECONDS):
+            self._error = TimeoutError(f"it has not come up in {START_SECONDS:.0f} s")
+        if self._error is not None or self._slots is None:
+            where = self._resources.address or "this machine"
+            raise SearchError(f"Ray could not be started on {where}: {self._error}") from self._error
+        return self._slots
+
+    def _start(self) -> None:
+        try:
+            self._slots = self._connect()
+        except BaseException as error:  # carried to the thread that waits
+            self._error = error
+        self._started.set()
+        self._leaving.wait()
+
+    def _connect(self) -> Slots:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if ray.is_initialized():
+            return self._plan_for_cluster(ray)
+        if self._resources.address is not None:
+            ray.init(address=self._resources.address, **quiet)
+            self._owned = True
+            return self._plan_for_cluster(ray)
+        slots = plan_slots(local_cpus(), _local_gpus(), self._resources)
+        ray.init(
+            address="local",
+            num_cpus=max(local_cpus(), slots.count * slots.cpus),
+            num_gpus=max(_local_gpus(), math.ceil(slots.count * slots.gpus)) or None,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+        self._owned = True
+        return slots
+
+    def _plan_for_cluster(self, ray: Any) -> Slots:
+        resources = ray.cluster_resources()
+        return plan_slots(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)), self._resources)
+
+
+def _local_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

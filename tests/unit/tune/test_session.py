@@ -1,0 +1,64 @@
+"""How cores and GPUs are divided among trials, on pretended machines, and a Ray that does not start."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotl.errors import SearchError
+from autotl.settings import Resources
+from autotl.tune.session import MAX_SLOTS, RaySession, Slots, plan_slots
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "asked", "expected"),
+    [
+        # Nothing asked: a slot a core, or a slot a GPU.
+        (1, 0, Resources(), Slots(1, 1, 0.0)),
+        (2, 0, Resources(), Slots(2, 1, 0.0)),
+        (64, 0, Resources(), Slots(MAX_SLOTS, 8, 0.0)),
+        (11, 0, Resources(), Slots(MAX_SLOTS, 1, 0.0)),
+        (16, 1, Resources(), Slots(1, 16, 1.0)),
+        (48, 8, Resources(), Slots(8, 6, 1.0)),
+        (96, 16, Resources(), Slots(16, 6, 1.0)),
+        (2, 4, Resources(), Slots(4, 1, 1.0)),
+        # Slots asked.
+        (8, 0, Resources(slots=2), Slots(2, 4, 0.0)),
+        (2, 0, Resources(slots=5), Slots(5, 1, 0.0)),
+        (64, 0, Resources(slots=16), Slots(16, 4, 0.0)),
+        (32, 4, Resources(slots=2), Slots(2, 16, 1.0)),
+        # Cores a trial asked.
+        (8, 0, Resources(cpus_per_trial=3), Slots(2, 3, 0.0)),
+        (4, 0, Resources(cpus_per_trial=8), Slots(1, 8, 0.0)),
+        (32, 4, Resources(cpus_per_trial=2), Slots(4, 2, 1.0)),
+        (8, 0, Resources(slots=3, cpus_per_trial=2), Slots(3, 2, 0.0)),
+        # GPUs a trial asked.
+        (32, 4, Resources(gpus_per_trial=0.5), Slots(8, 4, 0.5)),
+        (32, 2, Resources(gpus_per_trial=0.4), Slots(4, 8, 0.4)),
+        (32, 4, Resources(gpus_per_trial=2), Slots(2, 16, 2)),
+        (6, 3, Resources(gpus_per_trial=2), Slots(1, 6, 2)),
+        (8, 1, Resources(gpus_per_trial=2), Slots(1, 8, 2)),
+        (8, 4, Resources(gpus_per_trial=0), Slots(8, 1, 0.0)),
+        (32, 4, Resources(slots=3, gpus_per_trial=0.25), Slots(3, 10, 0.25)),
+    ],
+)
+def test_slots_follow_the_machine_and_what_was_asked(cpus: int, gpus: int, asked: Resources, expected: Slots) -> None:
+    assert plan_slots(cpus, gpus, asked) == expected
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 7])
+@pytest.mark.parametrize("parts", [*range(1, 11), 49])
+def test_a_whole_number_of_trials_fills_a_gpu(gpus: int, parts: int) -> None:
+    assert plan_slots(64, gpus, Resources(gpus_per_trial=1 / parts)).count == gpus * parts
+
+
+@pytest.mark.parametrize("cpus", range(1, 70))
+def test_slots_never_need_more_cores_than_there_are(cpus: int) -> None:
+    slots = plan_slots(cpus, 0, Resources())
+    assert 1 <= slots.count * slots.cpus <= cpus
+
+
+def test_a_ray_that_does_not_come_up_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotl.tune.session.START_SECONDS", 0.01)
+    session = RaySession(Resources())  # never entered: nothing starts it
+    with pytest.raises(SearchError, match="this machine: it has not come up"):
+        session.wait()
