@@ -44,7 +44,8 @@ class Hindsight:
         followed: trials with a score that followed the advice, the linear probe among them where it was feature
             extraction.
         difference: score of the winner minus that of the advice; None if no trial followed it. The winner is the best
-            of many on these images, so the difference is on the bright side; an average may score below the best trial.
+            of many on these images, so the difference is optimistically biased; an average may score below the best
+            trial.
         within_interval: whether the score of the advice lies within the 95% interval of the winner's.
         text: all of it in a sentence.
     """

@@ -21,7 +21,7 @@ import torch
 from autotl.frozen.stages import StageFeatures, pooled
 from autotl.models.backbone import Backbone
 from autotl.models.partition import DoesNotDivide, Partition, divide
-from autotl.models.weights import TimmModel
+from autotl.models.stages import TimmModel
 from autotl.storage.cache import DiskCache
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import timm
 import torch
 from timm.data import resolve_data_config
-from timm.models._manipulate import group_with_matcher
 
-from autotl.models.weights import TimmModel, load_state
+from autotl.models.stages import TimmModel, stage_of_parameters
+from autotl.models.weights import load_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +125,6 @@ class Backbone:
             frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
             if frozen or (keep_statistics and isinstance(module, torch.nn.modules.batchnorm._BatchNorm)):
                 module.eval()
-
-
-def stage_of_parameters(model: TimmModel) -> dict[str, int | None]:
-    """timm's coarse group of every parameter, numbered from 0 without gaps; None for the classifier's."""
-    names = model.pretrained_cfg["classifier"]
-    heads = (names,) if isinstance(names, str) else tuple(names)
-    groups = group_with_matcher(model.named_parameters(), model.group_matcher(coarse=True), reverse=True)
-    in_classifier = {name for name, _ in model.named_parameters() if any(_is_inside(name, head) for head in heads)}
-    used = sorted({groups[name] for name, _ in model.named_parameters() if name not in in_classifier})
-    number = {group: place for place, group in enumerate(used)}
-    return {name: None if name in in_classifier else number[groups[name]] for name, _ in model.named_parameters()}
-
-
-def _is_inside(parameter: str, module: str) -> bool:
-    return parameter == module or parameter.startswith(module + ".")
 
 
 def wrap(name: str, model: TimmModel) -> Backbone:

@@ -114,7 +114,7 @@ def _in_timm(name: str) -> BackboneEntry | None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture) or (tag and not timm.models.is_model_pretrained(name)):
         return None
-    from autotl.models.backbone import stage_of_parameters
+    from autotl.models.stages import stage_of_parameters
 
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)

@@ -13,10 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from autotl.errors import BackboneError, ModelFileError, Problem
 from autotl.models.catalog import BackboneEntry
+from autotl.models.stages import TimmModel
 from autotl.storage.saved_model import load_card, load_weights
-
-TimmModel = Any
-"""A `torch.nn.Module` with timm's own methods, for which timm has no type."""
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """File names under which timm's hub repositories keep weights, in the order timm asks for them."""

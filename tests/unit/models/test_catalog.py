@@ -87,7 +87,7 @@ def test_timm_agrees_about_the_input_size_and_the_licence(timm: Any) -> None:
 def test_the_built_model_agrees_about_stages_and_parameters(timm: Any, name: str) -> None:
     import torch
 
-    from autotl.models.backbone import stage_of_parameters
+    from autotl.models.stages import stage_of_parameters
 
     with torch.device("meta"):
         model = timm.create_model(name)
