@@ -1,4 +1,4 @@
-"""Stages, freezing, training mode and preprocessing of timm models."""
+"""Freezing, training mode and preprocessing of timm models."""
 
 from __future__ import annotations
 
@@ -37,19 +37,6 @@ def test_number_of_stages(name: str, stages: int) -> None:
 def test_the_catalog_gives_the_stages_of_the_bundled_models() -> None:
     for entry in load_catalog()[:3]:
         assert create(entry.name, 2, None).n_stages == entry.stages
-
-
-def test_stages_run_from_the_input_to_the_classifier(resnet: Backbone) -> None:
-    stage_of = resnet.stage_of
-    assert stage_of["conv1.0.weight"] == stage_of["bn1.weight"] == 0
-    assert [stage_of[f"layer{number}.0.conv1.weight"] for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
-    assert stage_of["fc.weight"] is None
-    assert stage_of["fc.bias"] is None
-
-
-def test_every_parameter_has_a_stage_and_no_number_is_left_out(resnet: Backbone) -> None:
-    assert set(resnet.stage_of) == {name for name, _ in resnet.model.named_parameters()}
-    assert {stage for stage in resnet.stage_of.values() if stage is not None} == set(range(resnet.n_stages))
 
 
 def test_the_classifier_has_one_output_a_class(resnet: Backbone) -> None:
