@@ -38,10 +38,12 @@ class TrialRecord:
         train_losses: mean training loss of every epoch, from epoch 1; None for one that had no time for a step.
         error: traceback of a failed trial, else "".
         worker: host name and process id where it ran.
-        origin: "probe", "advice" (a start point), "search", "refinement" (of the best, when time is short), or
-            "benefit" (trained after the search, to measure what pretraining is worth).
+        origin: "probe", "advice" (a start point), "search", "refinement" (of the best, its rates varied),
+            "continuation" (of the best, from its weights), or "benefit" (trained after the search, to measure what
+            pretraining is worth).
         note: what was out of the ordinary, such as why frozen stages could not be computed once.
-        expected_seconds: what a full trial was expected to take when it was proposed.
+        expected_seconds: what it was expected to take when it was proposed.
+        continues: the trial from whose weights it began, else "".
     """
 
     number: int
@@ -59,6 +61,7 @@ class TrialRecord:
     origin: str = "search"
     note: str = ""
     expected_seconds: float | None = None
+    continues: str = ""
 
     @property
     def searched(self) -> bool:

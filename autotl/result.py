@@ -59,6 +59,7 @@ class FitResult:
         interrupted: whether the user ended the search early.
         benefit: pretrained weights against random ones; None where that was not measured.
         hindsight: the advice against what won.
+        schedule: how the search was to divide its time, as plain JSON types with a `sentence`; None if there was none.
     """
 
     predictor: Predictor
@@ -73,6 +74,7 @@ class FitResult:
     interrupted: bool = False
     benefit: Benefit | None = None
     hindsight: Hindsight | None = None
+    schedule: dict[str, Any] | None = None
 
     @property
     def n_searched(self) -> int:
@@ -118,6 +120,7 @@ class FitResult:
             "similarity": self.advice.similarity.similarity,
             "seconds": round(self.seconds, 1),
             "interrupted": self.interrupted,
+            "schedule": self.schedule,
             "benefit": None if self.benefit is None else self.benefit.to_json(),
             "hindsight": None if self.hindsight is None else self.hindsight.to_json(),
         }

@@ -87,7 +87,7 @@ def prepared(folder: Path, epochs: int) -> Iterator[tuple[TrainingTask, SearchSp
         probed = probe_backbones(context, data, lambda record: None)
         space = load_space(make_advice(context, data, probed).scenario.space).narrow(backbone=(BACKBONE,))
         # The very task of a fit, and not one that is like it.
-        task = make_task(context, data, probed, space, (), Slots(1, 1, 0.0), time.time() + TIMEOUT)
+        task = make_task(context, data, probed, space, Slots(1, 1, 0.0), time.time() + TIMEOUT)
         torch.set_num_threads(1)
         yield replace(task, max_t=epochs), space
 

@@ -28,13 +28,14 @@ from ready import LITE0, LITE1, LITE2, ReadySet, make_ready
 from subsets import SubsetData, read_set
 
 from autotl.compute.memory import keep_freed_memory
-from autotl.pipeline.budget import MOST_VIEWS
 from autotl.storage.cache import default_folder
 from autotl.storage.rundir import fingerprint
 from autotl.train.epoch import Diverged
 from autotl.train.loop import FineTuning
 from autotl.train.task import BackboneFiles, TrainingTask
 
+N_VIEWS = 4
+"""Augmented views of a cell's training images, whatever the search computes today: cells have to be comparable."""
 VIEWS_LIMIT = 12 * 2**30
 """Bytes of cached views; those of depth 2 take 0.4 MB an image."""
 
@@ -283,12 +284,13 @@ def _task(cell: Cell, epochs: int, ready: ReadySet) -> TrainingTask:
         backbones={LITE0: replace(files, head=str(ready.head(cell.subset)))},
         precision=ready.facts["precision"],
         max_t=epochs,
-        n_views=MOST_VIEWS,
+        n_views=N_VIEWS,
         cache_dir=str(default_folder()),
         cache_limit=VIEWS_LIMIT,
         data_fingerprint=ready.facts["fingerprint"],
         seed=cell.seed,
         deadline=time.time() + 1e9,
         threads=1,
+        speed=1.0,
         provenance={},
     )

@@ -14,7 +14,7 @@ import torch
 from autotl.compute.depthwise import FastDepthwise
 
 Precision = Literal["bf16", "fp32"]
-ROUNDS = 12
+ROUNDS = 6
 GAIN_NEEDED = 1.15
 """bfloat16 has to be so many times faster than float32 to be worth its rounding."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from autotl.compute.device import to_device
 from autotl.data.augment import Recipe, eval_view, random_view
-from autotl.frozen.stages import StagedForward, StageFeatures
+from autotl.frozen.stages import WHOLE, StagedForward, StageFeatures
 from autotl.models.backbone import Preprocessing
 
 BATCH = 8
@@ -25,6 +26,8 @@ BATCH = 8
 GPU_BATCH = 128
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+_BatchOutputs = tuple[NDArray[np.int64], NDArray[np.float32], dict[int, NDArray[np.float32]], torch.Tensor | None]
+"""Rows, outputs, averages by freeze depth, and the boundary tensors as they are, where these are given."""
 
 
 def seed_of(*parts: int | str) -> int:
@@ -110,25 +113,31 @@ def embed_stages(
     stage_rows: NDArray[np.int64],
     on_progress: Callable[[int], None] = lambda done: None,
     workers: int = 1,
+    on_whole: Callable[[NDArray[np.int64], torch.Tensor], None] = lambda rows, tensor: None,
 ) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
     """As `embed`, in the same pass with the averages at the stages' boundaries for `stage_rows`, some of `rows`.
+
+    `on_whole` gets the boundary tensors that `forward` gives as they are, batch by batch in the order of `rows`.
 
     Returns:
         The outputs, shape (len(rows), dimensions), and by freeze depth the averages, shape (len(stage_rows), channels),
         both in the order of `rows`. Averages of other rows are dropped at once.
     """
 
-    def outputs_of(chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
+    def outputs_of(chosen: NDArray[np.int64]) -> _BatchOutputs:
         output, stages = forward(loader.batch(chosen, None, 0))
+        whole = stages.pop(WHOLE, None)
         wanted = np.isin(chosen, stage_rows)
         kept = {depth: _plain(tensor)[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
-        return _plain(output), kept
+        return chosen, _plain(output), kept, whole
 
     outputs: NDArray[np.float32] | None = None
     averages: dict[int, list[NDArray[np.float32]]] = {}
     done = 0
     with _one_core_each(workers if loader.device.type == "cpu" else 1) as pool:
-        for output, kept in pool.map(outputs_of, batches(rows, frozen_batch(loader.device))):
+        for chosen, output, kept, whole in pool.map(outputs_of, batches(rows, frozen_batch(loader.device))):
+            if whole is not None:
+                on_whole(chosen, whole)
             if outputs is None:  # in place: parts that are joined at the end take the memory twice
                 outputs = np.empty((len(rows), output.shape[1]), dtype=np.float32)
             outputs[done : done + len(output)] = output
@@ -155,6 +164,26 @@ def _one_core_each(workers: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(threads)  # part of the setting is the process's, not the thread's
+
+
+def in_order(
+    function: Callable[[NDArray[np.int64]], torch.Tensor], parts: Iterable[NDArray[np.int64]], workers: int
+) -> Iterator[torch.Tensor]:
+    """What `function` makes of every part, in their order, `workers` of them at once on one core each.
+
+    A consumer that stops waits only for the few parts that were begun.
+    """
+    if workers == 1:
+        yield from map(function, parts)
+        return
+    with _one_core_each(workers) as pool:
+        begun: deque[Future[torch.Tensor]] = deque()
+        for part in parts:
+            begun.append(pool.submit(function, part))
+            if len(begun) > 2 * workers:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 class CachedView:

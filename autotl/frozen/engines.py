@@ -13,7 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -56,16 +56,21 @@ class Measured:
             threads at once.
         images_per_second: one batch at a time.
         error: relative difference to "torch-fp32".
+        workers: calls to make at once, each on a core of its own; a single one takes all cores.
     """
 
     name: str
     forward: Forward
     images_per_second: float
     error: float
+    workers: int = 1
 
 
 def choose(
-    candidates: Sequence[tuple[str, Forward]], batch: torch.Tensor, clock: Clock = time.perf_counter
+    candidates: Sequence[tuple[str, Forward]],
+    batch: torch.Tensor,
+    clock: Clock = time.perf_counter,
+    rounds: int = ROUNDS,
 ) -> tuple[Measured, tuple[Measured, ...]]:
     """Time every candidate on a batch and take the fastest of those that are exact enough.
 
@@ -73,13 +78,14 @@ def choose(
         candidates: names and functions; the first is the reference.
         batch: normalised images, shape (n, 3, size, size).
         clock: what they are timed by.
+        rounds: how often each is timed; the best counts.
 
     Returns:
         The chosen one, and all that were measured.
     """
     outputs: dict[str, torch.Tensor] = {}
     best: dict[str, float] = {}
-    for _ in range(ROUNDS):  # in turn: images that are decoded beside it, or the start of Ray, slow all of them alike
+    for _ in range(rounds):  # in turn: images that are decoded beside it, or the start of Ray, slow all of them alike
         for name, forward in candidates:
             outputs[name], seconds = _timed(forward, batch, clock)
             best[name] = min(best.get(name, seconds), seconds)
@@ -108,6 +114,7 @@ def fastest_embedding(
     n_images: int,
     workers: int,
     cache: DiskCache,
+    whole: int | None = None,
 ) -> tuple[Measured, tuple[Measured, ...], Path | None, StagedForward]:
     """The fastest exact way from images to embeddings on this machine.
 
@@ -122,22 +129,26 @@ def fastest_embedding(
         n_images: that will be embedded; decides whether a conversion is worth its time.
         workers: batches that will be embedded at once, on one core each.
         cache: where a converted model is kept.
+        whole: the freeze depth whose boundary tensors are also wanted as they are; None for none.
 
     Returns:
         The chosen one, all that were measured, the converted model where there is one, and the chosen one as a
         function that also gives the stages' features.
     """
-    taps = StageTaps(backbone.model, boundaries(backbone, batch[:2]))
+    taps = StageTaps(backbone.model, boundaries(backbone, batch[:2]), whole)
     staged: dict[str, StagedForward] = dict(_torch_candidates(taps, batch.device, precision))
     # On one core torch computes in this thread, whose time decoding does not change; OpenVINO has threads of its own.
     alone = batch.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter
-    chosen, measured = choose([(name, output_alone(forward)) for name, forward in staged.items()], batch, clock)
+    key = conversion_key(backbone.name, weights_sha256, batch.shape[-1]) if has_openvino() else None
+    # Where OpenVINO may take over, torch is timed only to see whether that pays, and once is enough.
+    rounds = 1 if key is not None and batch.device.type == "cpu" else ROUNDS
+    candidates = [(name, output_alone(forward)) for name, forward in staged.items()]
+    chosen, measured = choose(candidates, batch, clock, rounds)
     if batch.device.type == "cuda":
         if worth_converting(n_images, chosen.images_per_second, COMPILE_SECONDS):
             chosen, measured = _try_compiled(taps, chosen, measured, batch, staged)
         return chosen, measured, None, staged[chosen.name]
-    key = conversion_key(backbone.name, weights_sha256, batch.shape[-1]) if has_openvino() else None
     if key is None or batch.device.type != "cpu":
         return chosen, measured, None, staged[chosen.name]
     if cache.get(key) is None and not worth_converting(n_images, chosen.images_per_second * workers):
@@ -146,7 +157,8 @@ def fastest_embedding(
     path = convert(backbone, batch, cache, key)
     if path is None:
         return chosen, measured, None, staged[chosen.name]
-    staged["openvino-fp32"] = OpenVinoModel(path, "output", calls=workers, threads=workers, stages=True).with_stages
+    converted = OpenVinoModel(path, "output", stages=True, whole=whole, calls=workers, threads=workers)
+    staged["openvino-fp32"] = converted.with_stages
     candidates = [(name, output_alone(staged[name])) for name in (chosen.name, "openvino-fp32")]
     chosen, again = choose(candidates, batch)
     return chosen, (*measured, again[-1]), path, staged[chosen.name]
@@ -174,13 +186,21 @@ def _try_compiled(
 def fastest_prefix(
     partition: Partition, batch: torch.Tensor, precision: Precision, converted: Path | None, threads: int
 ) -> Measured:
-    """The fastest exact way from images to the boundary of a partition."""
-    candidates = _torch_candidates(partition.prefix, batch.device, precision)
-    if converted is not None and batch.device.type == "cpu" and has_openvino():
-        # Not every depth has a boundary there, and the cache may have let the file go.
-        with suppress(KeyError, OSError, zipfile.BadZipFile):
-            candidates.append(("openvino-fp32", OpenVinoModel(converted, f"depth-{partition.depth}", threads=threads)))
-    return choose(candidates, batch)[0]
+    """The fastest exact way from images to the boundary of a partition, on so many threads.
+
+    OpenVINO takes a batch a core: calls that share a batch wait for one another, and are half as fast on two cores.
+    """
+    chosen, _ = choose(_torch_candidates(partition.prefix, batch.device, precision), batch)
+    if converted is None or batch.device.type != "cpu" or not has_openvino():
+        return chosen
+    # Not every depth has a boundary there, and the cache may have let the file go.
+    with suppress(KeyError, OSError, zipfile.BadZipFile):
+        model = OpenVinoModel(converted, f"depth-{partition.depth}", calls=threads, threads=threads)
+        reference = ("torch-fp32", torch_forward(partition.prefix, batch.device, "fp32"))
+        _, (_, alone) = choose([reference, ("openvino-fp32", model)], batch)
+        if alone.error <= TOLERANCE and alone.images_per_second * threads > chosen.images_per_second:
+            return replace(alone, workers=threads)
+    return chosen
 
 
 def fastest_between(partition: Partition, deeper: Partition, tensors: torch.Tensor, precision: Precision) -> Measured:

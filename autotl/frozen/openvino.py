@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from autotl.frozen.stages import StageFeatures, pooled
+from autotl.frozen.stages import WHOLE, StageFeatures, pooled
 from autotl.models.backbone import Backbone
 from autotl.models.partition import DoesNotDivide, Partition, divide
 from autotl.models.stages import TimmModel
@@ -118,6 +118,7 @@ class OpenVinoModel:
         path: written by `convert`.
         output: "output", or "depth-N" for the boundary at a freeze depth.
         stages: also compute what `with_stages` gives.
+        whole: the freeze depth whose boundary `with_stages` gives as it is; None, or a depth without one, for none.
         calls: that run at once, from as many threads.
         threads: CPU threads, divided among the calls.
 
@@ -125,24 +126,35 @@ class OpenVinoModel:
         KeyError: if it has no such output.
     """
 
-    def __init__(self, path: Path, output: str, *, stages: bool = False, calls: int = 1, threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        output: str,
+        *,
+        stages: bool = False,
+        whole: int | None = None,
+        calls: int = 1,
+        threads: int = 1,
+    ) -> None:
         import openvino
         from openvino.preprocess import PrePostProcessor
 
         with zipfile.ZipFile(path) as archive:
             model = openvino.Core().read_model(archive.read("model.xml"), archive.read("model.bin"))
         ports = {name: port for port in model.outputs for name in port.get_names()}
-        found = ports[output]
-        averages = {name: port.node for name, port in ports.items() if stages and name.startswith("pooled-")}
-        self._depths = [int(name.removeprefix("pooled-")) for name in averages]
-        frozen = openvino.Model([found.node, *averages.values()], model.get_parameters(), "frozen")
+        asked = [ports[output], *(port for name, port in ports.items() if stages and name.startswith("pooled-"))]
+        self._depths = [int(name[7:]) for name in ports if stages and name.startswith("pooled-")]
+        self._has_whole = f"depth-{whole}" in ports
+        if self._has_whole:
+            asked.append(ports[f"depth-{whole}"])
+        frozen = openvino.Model([port.node for port in asked], model.get_parameters(), "frozen")
         steps = PrePostProcessor(frozen)
         steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # as torch's channels_last lies in memory
         steps.input().model().set_layout(openvino.Layout("NCHW"))
-        self._maps = found.get_partial_shape().rank.get_length() == 4
-        if self._maps:
-            steps.output(0).model().set_layout(openvino.Layout("NCHW"))
-            steps.output(0).tensor().set_layout(openvino.Layout("NHWC"))
+        self._maps = {place for place, port in enumerate(asked) if port.get_partial_shape().rank.get_length() == 4}
+        for place in self._maps:
+            steps.output(place).model().set_layout(openvino.Layout("NCHW"))
+            steps.output(place).tensor().set_layout(openvino.Layout("NHWC"))
         options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": calls, "INFERENCE_NUM_THREADS": threads}
         self._compiled = openvino.Core().compile_model(steps.build(), "CPU", options)
         self._local = threading.local()
@@ -157,6 +169,11 @@ class OpenVinoModel:
             self._local.request = self._compiled.create_infer_request()
         images = batch.permute(0, 2, 3, 1).contiguous().numpy()
         results = self._local.request.infer({0: images})
-        result, *averages = (torch.from_numpy(results[place].copy()) for place in range(1 + len(self._depths)))
-        stages = dict(zip(self._depths, averages, strict=True))
-        return (result.permute(0, 3, 1, 2) if self._maps else result), stages
+        tensors = [torch.from_numpy(results[place].copy()) for place in range(len(results))]
+        result, *further = (
+            tensor.permute(0, 3, 1, 2) if place in self._maps else tensor for place, tensor in enumerate(tensors)
+        )
+        stages = dict(zip(self._depths, further[: len(self._depths)], strict=True))
+        if self._has_whole:
+            stages[WHOLE] = further[-1].to(torch.bfloat16)
+        return result, stages

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +18,11 @@ from autotl.compute.memory import give_back_memory
 from autotl.data.pixels import Decoding, PixelStore
 from autotl.frozen.activations import ImageLoader, embed_stages, frozen_batch
 from autotl.frozen.engines import fastest_embedding
+from autotl.frozen.evaluation_views import EvaluationViews, ViewKeeper, kept_depth
 from autotl.frozen.stages import StagedForward
-from autotl.models.backbone import preprocessing_of, wrap
+from autotl.models.backbone import Preprocessing, preprocessing_of, wrap
 from autotl.models.catalog import BackboneEntry
+from autotl.models.stages import TimmModel
 from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
 from autotl.storage.cache import DiskCache
 
@@ -58,7 +62,7 @@ class PreparedBackbone:
     stage_features: dict[int, NDArray[np.float32]]
     seconds: float
     n_stages: int
-    preprocessing: dict[str, object]
+    preprocessing: dict[str, Any]
 
     @property
     def images_per_second(self) -> float:
@@ -86,31 +90,31 @@ def prepare(
     on_progress: Callable[[int], None],
     stage_rows: NDArray[np.int64] | None = None,
     decoding: Decoding | None = None,
+    known: Sequence[PreparedBackbone] = (),
+    keep: EvaluationViews | None = None,
 ) -> PreparedBackbone:
     """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
 
     The embedding is done the fastest exact way there is, see `autotl.frozen.engines`. `passes` says how often the
     images will go through frozen stages, now and in trials. `stage_rows` are the images, some of `rows`, for which the
-    stages' features are kept. `decoding` is what still fills the store: every batch waits for its images.
+    stages' features are kept. `decoding` is what still fills the store: every batch waits for its images. `known` are
+    backbones with the embeddings of the same images: nothing is embedded if one of them has the same weights. `keep`
+    are evaluation views that are kept on the way.
 
     Raises:
         BackboneError: if the weights are missing or do not fit.
         BaseException: what ended the decoding early.
     """
-    model = load_pretrained(entry, locate(entry, allow_download)).eval()
-    state = folder / f"{entry.name}.safetensors"
-    save_state(model, state)
+    model, state, sha256 = _load(entry, folder, allow_download)
+    for other in known:
+        if (other.weights_sha256, other.entry.timm_name) == (sha256, entry.timm_name):
+            return replace(other, entry=entry, state=state)
     preprocessing = replace(preprocessing_of(model), store_size=store.size)
     device = pick_device()
     model.to(device, memory_format=torch.channels_last)
-    loader = ImageLoader(store.open(), preprocessing, device, seed=0)
-    if decoding is not None:
-        loader = replace(loader, wait=decoding.wait)
-    sha256 = file_sha256(state)
+    loader = _loader(store, preprocessing, device, decoding)
     backbone = wrap(entry.timm_name, model)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if workers > 1 and device.type == "cpu" else threads)
-    try:
+    with _on_one_core(workers > 1 and device.type == "cpu"):
         engine, engines, converted, staged = fastest_embedding(
             backbone,
             loader.batch(rows[: frozen_batch(device)], None, 0),
@@ -119,13 +123,15 @@ def prepare(
             n_images=passes * len(rows),
             workers=workers,
             cache=cache,
+            whole=None if keep is None else kept_depth(backbone.n_stages),
         )
-    finally:
-        torch.set_num_threads(threads)
     give_back_memory()  # measuring and converting take several times what embedding does
     stage_rows = rows[:0] if stage_rows is None else np.sort(stage_rows)
-    timing = EmbeddingTime(decoding)
-    embeddings, stage_features = embed_stages(staged, loader, rows, stage_rows, timing.watched(on_progress), workers)
+    kept, timing = _keeper(keep, entry, sha256, preprocessing, backbone.n_stages), EmbeddingTime(decoding)
+    with kept or nullcontext():
+        on_whole = kept.add if kept is not None else _drop
+        watched = timing.watched(on_progress)
+        embeddings, stages = embed_stages(staged, loader, rows, stage_rows, watched, workers, on_whole)
     seconds = timing.seconds(staged, loader, rows, workers)
     return PreparedBackbone(
         entry=entry,
@@ -137,11 +143,49 @@ def prepare(
         rows=rows,
         embeddings=embeddings,
         stage_rows=stage_rows,
-        stage_features=stage_features,
+        stage_features=stages,
         seconds=seconds,
         n_stages=backbone.n_stages,
         preprocessing=preprocessing.to_json(),
     )
+
+
+def _load(entry: BackboneEntry, folder: Path, allow_download: bool) -> tuple[TimmModel, Path, str]:
+    """The model without a classifier, and its weights in a file with their checksum."""
+    model = load_pretrained(entry, locate(entry, allow_download)).eval()
+    state = folder / f"{entry.name}.safetensors"
+    save_state(model, state)
+    return model, state, file_sha256(state)
+
+
+def _loader(
+    store: PixelStore, preprocessing: Preprocessing, device: torch.device, decoding: Decoding | None
+) -> ImageLoader:
+    loader = ImageLoader(store.open(), preprocessing, device, seed=0)
+    return loader if decoding is None else replace(loader, wait=decoding.wait)
+
+
+def _keeper(
+    keep: EvaluationViews | None, entry: BackboneEntry, sha256: str, preprocessing: Preprocessing, n_stages: int
+) -> ViewKeeper | None:
+    if keep is None:
+        return None
+    return ViewKeeper(keep, entry.timm_name, sha256, preprocessing, kept_depth(n_stages))
+
+
+def _drop(rows: NDArray[np.int64], tensor: torch.Tensor) -> None:
+    """Nothing is kept."""
+
+
+@contextmanager
+def _on_one_core(wanted: bool) -> Iterator[None]:
+    """Torch on a single core inside, as each worker will run, where that is wanted."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class EmbeddingTime:

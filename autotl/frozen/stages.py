@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 StageFeatures = dict[int, torch.Tensor]
-"""Averaged boundary tensors by freeze depth, shape (n, channels) each."""
+"""Averaged boundary tensors by freeze depth, shape (n, channels) each; under `WHOLE` one as it is, in bfloat16."""
+WHOLE = -1
 StagedForward = Callable[[torch.Tensor], tuple[torch.Tensor, StageFeatures]]
 """From normalised images to the model's output and the stages' features."""
 
@@ -35,10 +36,16 @@ class StageTaps:
     Args:
         model: without a classifier, in evaluation mode. It keeps hooks that do nothing when it is called directly.
         boundaries: modules by freeze depth, see `autotl.models.partition.boundaries`.
+        whole: the freeze depth whose boundary tensor is also given as it is; None for none.
     """
 
-    def __init__(self, model: Callable[[torch.Tensor], torch.Tensor], boundaries: Mapping[int, torch.nn.Module]):
-        self._model = model
+    def __init__(
+        self,
+        model: Callable[[torch.Tensor], torch.Tensor],
+        boundaries: Mapping[int, torch.nn.Module],
+        whole: int | None = None,
+    ) -> None:
+        self._model, self._whole = model, whole
         self._of_thread = threading.local()
         for depth, module in boundaries.items():
             module.register_forward_pre_hook(self._look(depth))
@@ -48,6 +55,8 @@ class StageTaps:
             reached: StageFeatures | None = getattr(self._of_thread, "reached", None)
             if reached is not None:
                 reached[depth] = pooled(args[0])
+                if depth == self._whole:
+                    reached[WHOLE] = args[0].to(torch.bfloat16, copy=True)  # what follows may work in place
 
         return hook
 

@@ -18,14 +18,31 @@ from numpy.typing import NDArray
 from autotl.compute.device import Precision, to_device
 from autotl.compute.memory import give_back_memory
 from autotl.data.augment import Recipe
-from autotl.frozen.activations import CachedView, ImageLoader, batches, frozen_batch, view_bytes, write_view
-from autotl.frozen.engines import Forward, fastest_between, fastest_prefix
-from autotl.models.backbone import Backbone
+from autotl.frozen.activations import CachedView, ImageLoader, batches, frozen_batch, in_order, view_bytes, write_view
+from autotl.frozen.engines import Measured, fastest_between, fastest_prefix
+from autotl.models.backbone import Backbone, Preprocessing
 from autotl.models.partition import DoesNotDivide, Partition, divide
 from autotl.storage.cache import DiskCache
 from autotl.storage.rundir import fingerprint
 
 Rows = NDArray[np.int64]
+
+
+def evaluation_key(
+    timm_name: str, weights_sha256: str, depth: int, data_fingerprint: str, rows: Rows, preprocessing: Preprocessing
+) -> dict[str, Any]:
+    """The cache key of the evaluation view of some images at a freeze depth."""
+    return {
+        "kind": "activations",
+        "backbone": timm_name,
+        "weights": weights_sha256,
+        "depth": depth,
+        "recipe": "eval",
+        "view": 0,
+        "data": data_fingerprint,
+        "rows": fingerprint(rows.tolist()),
+        "preprocessing": preprocessing.to_json(),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +93,7 @@ class Views:
         self._loader = loader
         self._is_late = is_late
         self._cache = settings.cache
-        self._forwards: dict[int, Forward] = {}
+        self._prefixes: dict[int, Measured] = {}
 
     def size(self, rows: Rows) -> int:
         """Bytes of a view of `rows`."""
@@ -114,17 +131,17 @@ class Views:
 
     def _key(self, depth: int, rows: Rows, recipe: Recipe | None, number: int) -> dict[str, Any]:
         """All that a view depends on."""
-        return {
-            "kind": "activations",
-            "backbone": self._backbone.name,
-            "weights": self._settings.weights_sha256,
-            "depth": depth,
-            "recipe": "eval" if recipe is None else asdict(recipe),
-            "view": 0 if recipe is None or recipe.name == "none" else number,
-            "data": self._settings.data_fingerprint,
-            "rows": fingerprint(rows.tolist()),
-            "preprocessing": self._loader.preprocessing.to_json(),
-        }
+        evaluation = evaluation_key(
+            self._backbone.name,
+            self._settings.weights_sha256,
+            depth,
+            self._settings.data_fingerprint,
+            rows,
+            self._loader.preprocessing,
+        )
+        if recipe is None or recipe.name == "none":
+            return evaluation
+        return evaluation | {"recipe": asdict(recipe), "view": number}
 
     def _shallower(self, key: dict[str, Any]) -> tuple[Partition, CachedView] | None:
         """The deepest cached view below `key`'s depth."""
@@ -165,8 +182,12 @@ class Views:
     def _from_images(
         self, partition: Partition, key: dict[str, Any], rows: Rows, recipe: Recipe | None
     ) -> Iterator[torch.Tensor]:
-        forward, size = self._prefix(partition, rows), frozen_batch(self._loader.device)
-        return (forward(self._loader.batch(chosen, recipe, key["view"])) for chosen in batches(rows, size))
+        prefix = self._prefix(partition, rows)
+
+        def outputs_of(chosen: Rows) -> torch.Tensor:
+            return prefix.forward(self._loader.batch(chosen, recipe, key["view"]))
+
+        return in_order(outputs_of, batches(rows, frozen_batch(self._loader.device)), prefix.workers)
 
     def _from_view(self, partition: Partition, view: CachedView, rows: Rows) -> Iterator[torch.Tensor]:
         device = self._loader.device
@@ -175,12 +196,11 @@ class Views:
         places = batches(np.arange(len(rows)), frozen_batch(device))
         return (between.forward(to_device(view.rows(place), device).float()) for place in places)
 
-    def _prefix(self, partition: Partition, rows: Rows) -> Forward:
+    def _prefix(self, partition: Partition, rows: Rows) -> Measured:
         """The fastest exact way through the frozen stages, measured when it is first needed."""
-        if partition.depth not in self._forwards:
+        if partition.depth not in self._prefixes:
             example = self._loader.batch(rows[:8], None, 0)
-            measured = fastest_prefix(
+            self._prefixes[partition.depth] = fastest_prefix(
                 partition, example, self._settings.precision, self._settings.converted, self._settings.threads
             )
-            self._forwards[partition.depth] = measured.forward
-        return self._forwards[partition.depth]
+        return self._prefixes[partition.depth]

@@ -1,10 +1,9 @@
-"""All decisions about time: what is probed before the search, how long a trial is, what is kept back for the end."""
+"""What comes before and after the search: what is probed, and what is kept back. The search itself: `schedule.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from autotl.advice.advisor import Advice
 from autotl.advice.evidence import BackboneEvidence
@@ -13,8 +12,6 @@ from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.catalog import BackboneEntry
 from autotl.pipeline.earlier_runs import REFERENCE_IMAGES
 from autotl.settings import FitSettings
-from autotl.space.search_space import Config, SearchSpace
-from autotl.tune.pace import Predict
 
 # -- before the search -----------------------------------------------------------------------------------------------
 
@@ -41,71 +38,20 @@ def expected_seconds(entry: BackboneEntry, first: PreparedBackbone | None) -> fl
     return first.seconds * max(entry.gmacs, 1e-3) / max(first.entry.gmacs, 1e-3) * 1.2 + 2.0
 
 
-# -- the search ------------------------------------------------------------------------------------------------------
-
-FULL_TRIALS_WANTED = 5
-"""Epochs of a trial are set so that every slot has time for about so many full trials."""
-FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
-"""Epochs of a full trial."""
-FEWEST_VIEWS, MOST_VIEWS = 3, 4
-"""Augmented views of the training images that are cached for a frozen prefix.
-
-On hand signs, two cost half a point of accuracy against views that are new in every epoch; so did three at depth 4.
-"""
-VIEWS_SHARE = 0.2
-"""The most views are computed if those of a trial take at most this share of the time."""
-
-
-def plan_epochs(space: SearchSpace, start_points: Sequence[Config], predict: Predict, seconds: float) -> int:
-    """Epochs of a full trial: the space's, or as many as leave time for `FULL_TRIALS_WANTED` full trials a slot.
-
-    Args:
-        space: what is searched.
-        start_points: stand for the trials to come; without any, the time is divided as if an epoch took a second.
-        predict: seconds of a trial, see `autotl.tune.pace`.
-        seconds: for the search.
-    """
-    if isinstance(space.max_t, int):
-        return space.max_t
-    wanted = seconds / FULL_TRIALS_WANTED
-
-    def typical(n_epochs: int) -> float:
-        return median(predict(point, n_epochs, 0) for point in start_points) if start_points else float(n_epochs)
-
-    fitting = [count for count in range(FEWEST_EPOCHS, MOST_EPOCHS + 1) if typical(count) <= wanted]
-    return max(fitting, default=FEWEST_EPOCHS)
-
-
-def plan_views(start_points: Sequence[Config], max_t: int, predict: Predict, seconds: float) -> int:
-    """How many views fit the time.
-
-    Args:
-        start_points: the first stands for the trials to come.
-        max_t: epochs of a full trial.
-        predict: seconds of a trial with `MOST_VIEWS`, see `autotl.tune.pace`.
-        seconds: for the search.
-    """
-    if not start_points:
-        return MOST_VIEWS
-    first = start_points[0]
-    views = predict(first, max_t, 0) - predict(first, max_t, first["freeze_depth"])
-    return MOST_VIEWS if views <= VIEWS_SHARE * seconds else FEWEST_VIEWS
-
-
 # -- after the search ------------------------------------------------------------------------------------------------
 
 PREDICTION_FACTOR = 2.0
 """The winner predicts in plain torch, up to so many times as slow as the images were embedded."""
-AVERAGING_SECONDS = 2.0
+AVERAGING_SECONDS = 0.8
 """For averaging the best models; validating the averages comes on top."""
-ENDING_SECONDS = 5.0
+ENDING_SECONDS = 2.0
 """For ending Ray and loading the winner; the test split and the reference set come on top."""
-REFERENCE_SHARE = 0.05
+REFERENCE_SHARE = 0.03
 """Of the time, at most, for the run's reference set: fewer images are embedded for it where that is short."""
 SCRATCH_SHARE = 0.2
 """Of the time, at most, for measuring the benefit of pretraining."""
 SCRATCH_EPOCHS = 2
-"""Unasked, no benefit is measured where fewer would fit: half of `FEWEST_EPOCHS`, and less than half is no verdict."""
+"""Unasked, no benefit is measured where fewer would fit."""
 SCRATCH_TRAININGS = 2
 """From scratch, and the winner again where its curve was timed out or stopped, which is not known before the search."""
 PASSES_PER_EPOCH = 4
@@ -117,7 +63,7 @@ class KeptBack:
     """Seconds of the time given that the search must leave.
 
     Attributes:
-        average: for averaging the best models and validating two averages.
+        average: for averaging the best models and validating two averages behind the frozen stages.
         benefit: for measuring what pretraining is worth; 0 where that is not done.
         end: for loading the winner, predicting the test split and embedding images for the reference set.
     """
@@ -146,7 +92,7 @@ def keep_back(settings: FitSettings, advice: Advice, n_images: tuple[int, int, i
     tested = PREDICTION_FACTOR * n_test / slowest
     embedded = PREDICTION_FACTOR * min(REFERENCE_IMAGES, n_train) / slowest
     return KeptBack(
-        average=AVERAGING_SECONDS + 2 * n_val / slowest,
+        average=AVERAGING_SECONDS + n_val / slowest,
         benefit=benefit_seconds(settings, advice, n_train, searched),
         end=ENDING_SECONDS + tested + min(embedded, reference_seconds(settings.budget.timeout)),
     )

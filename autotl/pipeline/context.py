@@ -15,6 +15,7 @@ from autotl.compute.device import Precision, local_cpus
 from autotl.console import Console
 from autotl.data.pixels import Decoding, PixelStore
 from autotl.data.splits import Dataset, stratified_order
+from autotl.frozen.evaluation_views import EvaluationViews
 from autotl.frozen.prepare import PreparedBackbone, prepare
 from autotl.interrupt import raise_if_pressed
 from autotl.models.catalog import BackboneEntry
@@ -128,6 +129,8 @@ def embed(
     stage_rows: NDArray[np.int64] | None = None,
     decoding: Decoding | None = None,
     between: Callable[[], None] = lambda: None,
+    known: Sequence[PreparedBackbone] = (),
+    keep: EvaluationViews | None = None,
 ) -> PreparedBackbone:
     """A backbone with the embeddings of images, shown as they come.
 
@@ -157,7 +160,15 @@ def embed(
             on_progress=on_progress,
             stage_rows=stage_rows,
             decoding=decoding,
+            known=known,
+            keep=keep,
         )
+
+
+def views_to_keep(context: RunContext, dataset: Dataset) -> EvaluationViews:
+    """The evaluation views that trials will ask for: of the training images, and of the validation images."""
+    parts = dataset.indices("train"), dataset.indices("val")
+    return EvaluationViews(context.cache, context.run.cache / "evaluation", dataset.image_fingerprint(), parts)
 
 
 def rows_for_stages(dataset: Dataset, seed: int) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from autotl.errors import SearchError
 from autotl.pipeline.budget import reference_seconds
 from autotl.pipeline.context import PreparedData, RunContext
 from autotl.pipeline.earlier_runs import leave_reference_set
+from autotl.pipeline.schedule import Schedule
 from autotl.predictor import Predictor, load_predictor
 from autotl.records import Estimate, TrialRecord
 from autotl.result import FitResult
@@ -37,6 +38,7 @@ def finish(
     *,
     interrupted: bool,
     benefit: Benefit | None = None,
+    schedule: Schedule | None = None,
 ) -> FitResult:
     """Load the winner from the run folder, measure it on the test split, write the result and hand it to callbacks.
 
@@ -63,6 +65,7 @@ def finish(
         seconds=time.time() - context.begun,
         interrupted=interrupted,
         benefit=benefit,
+        schedule=None if schedule is None else schedule.to_json(),
         hindsight=compare_with_winner(advice, records, card),
     )
     write_json(context.run.result, result.to_json())

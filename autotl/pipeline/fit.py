@@ -38,13 +38,14 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
         context.callbacks.on_trial(record)
 
     data = read_data(context)
-    advice, benefit = None, None
+    advice, benefit, schedule = None, None, None
     try:
         probed = probe_backbones(context, data, keep)
         advice = make_advice(context, data, probed)
         write_json(context.run.advice, advice.to_json())
         raise_if_pressed()
-        interrupted = search(context, data, probed, advice, ray.wait(), tuple(records), keep).interrupted
+        searched = search(context, data, probed, advice, ray.wait(), tuple(records), keep)
+        interrupted, schedule = searched.interrupted, searched.schedule
         if not interrupted:
             kept = keep_back(context.settings, advice, data.n_images)
             benefit = _measure_benefit(context, advice, kept, records, keep)
@@ -54,7 +55,7 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
                 context.console.line(f"  interrupted; the best model so far is in {context.run.path}")
             raise
         interrupted = True
-    return finish(context, data, advice, records, interrupted=interrupted, benefit=benefit)
+    return finish(context, data, advice, records, interrupted=interrupted, benefit=benefit, schedule=schedule)
 
 
 def advise(context: RunContext) -> Advice:

@@ -27,6 +27,7 @@ from autotl.pipeline.context import (
     embed,
     provenance,
     rows_for_stages,
+    views_to_keep,
 )
 from autotl.train.metrics import default_metric
 
@@ -84,6 +85,7 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
                 stage_rows=rows_for_stages(dataset, context.settings.seed),
                 decoding=decoding,
                 between=between,
+                keep=views_to_keep(context, dataset) if passes > 1 else None,
             )
         store, decoded = decoding.finish()
     show()

@@ -20,7 +20,15 @@ from autotl.data.splits import Dataset
 from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.catalog import BackboneEntry, find_entry
 from autotl.pipeline.budget import expected_seconds, probing_seconds
-from autotl.pipeline.context import EXPECTED_PASSES, PreparedData, RunContext, candidates, embed, rows_for_stages
+from autotl.pipeline.context import (
+    EXPECTED_PASSES,
+    PreparedData,
+    RunContext,
+    candidates,
+    embed,
+    rows_for_stages,
+    views_to_keep,
+)
 from autotl.records import Status, TrialRecord
 from autotl.storage.saved_model import offer
 from autotl.train.metrics import estimate, score_of
@@ -63,7 +71,10 @@ def probe_backbones(
             left = max(0.0, limit - time.time())
             context.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
             continue
-        prepared = _embed(context, entry, data, EXPECTED_PASSES if searches else 1) if probed else data.first
+        prepared = data.first
+        if probed:
+            known = [backbone.prepared for backbone in probed]
+            prepared = _embed(context, entry, data, EXPECTED_PASSES if searches else 1, known)
         probed.append(_probe(context, prepared, data))
         give_back_memory()
         if on_record is not None:
@@ -71,9 +82,21 @@ def probe_backbones(
     return probed
 
 
-def _embed(context: RunContext, entry: BackboneEntry, data: PreparedData, passes: int) -> PreparedBackbone:
+def _embed(
+    context: RunContext, entry: BackboneEntry, data: PreparedData, passes: int, known: Sequence[PreparedBackbone]
+) -> PreparedBackbone:
     rows, stage_rows = data.dataset.indices("train", "val"), rows_for_stages(data.dataset, context.settings.seed)
-    return embed(context, entry, data.store, rows, data.precision, passes=passes, stage_rows=stage_rows)
+    return embed(
+        context,
+        entry,
+        data.store,
+        rows,
+        data.precision,
+        passes=passes,
+        stage_rows=stage_rows,
+        known=known,
+        keep=views_to_keep(context, data.dataset) if passes > 1 else None,
+    )
 
 
 def _probe(context: RunContext, prepared: PreparedBackbone, data: PreparedData) -> ProbedBackbone:

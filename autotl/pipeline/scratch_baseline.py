@@ -30,6 +30,7 @@ from autotl.storage.saved_model import ModelCard, load_card, offer
 from autotl.train.epoch import EpochReport, OutOfTime
 from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask
+from autotl.tune.pace import predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,9 @@ class Measured:
 def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float) -> Measured:
     """Train until `deadline`, and compare the curves as far as both go.
 
-    The winner is compared where it was trained from pretrained weights, else the best trial that was. Its curve is
-    taken as it was recorded if it is whole; else it is trained again, in turn with the one from scratch. Either becomes
+    The winner is compared where it was trained from pretrained weights, else the best trial that was. Both have as many
+    epochs as fit the time. Its curve is taken as it was recorded if it has so many; else it is trained again, in turn
+    with the one from scratch. Either becomes
     the run's model if its score is higher than those of all trials and of the model there, which may be an average.
     Of the new curve from scratch and the whole ones that the search has of the same backbone, the one that ends highest
     is compared.
@@ -61,6 +63,7 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     if chosen is None or not task_file.exists():
         return Measured(None, why="no trial from pretrained weights has a score")
     task = replace(TrainingTask.from_plain(read_json(task_file)), deadline=deadline, whole_schedule=True)
+    task = replace(task, max_t=fitting_epochs(task, chosen.config))
     best = max(record.score for record in records if record.score is not None)
     scratch = Training(task, run, scratch_config(chosen.config), "benefit-scratch", best)
     again = None if is_whole(chosen, task.max_t) else Training(task, run, chosen.config, "benefit-pretrained", best)
@@ -89,6 +92,22 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     return Measured(benefit, trials)
 
 
+def fitting_epochs(task: TrainingTask, config: Config) -> int:
+    """Epochs for which both can be trained until the deadline, so that their rates fall to zero; at most a trial's.
+
+    Args:
+        task: with the deadline.
+        config: from pretrained weights; views of its frozen stages are cached.
+    """
+    predict, scratch = predictor(task), scratch_config(config)
+    seconds = task.deadline - time.time()
+
+    def both(epochs: int) -> float:
+        return predict(scratch, epochs, 0) + predict(config, epochs, config["freeze_depth"])
+
+    return next((epochs for epochs in range(task.max_t, 1, -1) if both(epochs) <= seconds), 1)
+
+
 def comparable(records: Sequence[TrialRecord], winner: ModelCard) -> TrialRecord | None:
     """The trial that the winner comes from, or else the best one from pretrained weights, of its backbone if possible.
 
@@ -110,8 +129,8 @@ def whole_scratch(records: Sequence[TrialRecord], chosen: TrialRecord, max_t: in
 
 
 def _scored(records: Sequence[TrialRecord], weights: str) -> list[TrialRecord]:
-    """The trials of the search with a score that began with such weights."""
-    scored = [record for record in records if record.searched and record.score is not None]
+    """The trials of the search with a score that began with such weights, and not with those of another trial."""
+    scored = [record for record in records if record.searched and record.score is not None and not record.continues]
     return [record for record in scored if record.config["initial_weights"] == weights]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from autotl.advice.advisor import Advice
 from autotl.advice.ranking import choose_searched, without_duplicates
@@ -13,23 +14,46 @@ from autotl.compute.device import local_cpus
 from autotl.compute.memory import give_back_memory
 from autotl.console import Console
 from autotl.errors import SearchError
+from autotl.frozen.evaluation_views import kept_depth
+from autotl.frozen.prepare import PreparedBackbone
+from autotl.frozen.views import evaluation_key
+from autotl.models.backbone import Preprocessing
 from autotl.pipeline.averaging import average_winner
-from autotl.pipeline.budget import MOST_EPOCHS, MOST_VIEWS, keep_back, plan_epochs, plan_views
+from autotl.pipeline.budget import keep_back
 from autotl.pipeline.context import PreparedData, RunContext
 from autotl.pipeline.probe import ProbedBackbone, labelled_features
+from autotl.pipeline.schedule import MOST_VIEWS, Schedule, plan_schedule, slot_choices
 from autotl.records import TrialRecord
+from autotl.settings import Resources
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import Config, SearchSpace
 from autotl.storage.saved_model import load_card
-from autotl.train.cost import START_SECONDS, base_depth, measure_backbones
+from autotl.train.cost import START_SECONDS, base_depth, measure_backbones, measure_speed, speed_of
 from autotl.train.probe import START_FLOOR, Probe, fit_probe, save_head
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
-from autotl.tune.pace import predictor
-from autotl.tune.runner import Searched, SearchPlan, run_search
+from autotl.tune.pace import Predict, predictor
+from autotl.tune.runner import SearchPlan, run_search
 from autotl.tune.session import Slots
 
 BASE_BYTES = 4 * 2**30
 """Largest size of the views from which deeper ones are computed."""
+FEW_TRIALS = 3
+"""So many do not share enough views for a base depth to pay."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """What came of a search.
+
+    Attributes:
+        records: of the trials, in the order in which they ended.
+        interrupted: whether the user ended it early.
+        schedule: what was planned.
+    """
+
+    records: tuple[TrialRecord, ...]
+    interrupted: bool
+    schedule: Schedule
 
 
 def search(
@@ -40,23 +64,21 @@ def search(
     slots: Slots,
     probes: Sequence[TrialRecord],
     on_record: Callable[[TrialRecord], None],
-) -> Searched:
+) -> SearchOutcome:
     """Run the trials until the time or their number is at an end, then average the best.
 
     Args:
         context, data, probed, advice: what is known.
-        slots: how many trials run at once.
+        slots: how the machine or cluster would be divided without knowing the data.
         probes: records of the linear probes.
         on_record: called with the record of every trial as it ends.
 
-    Returns:
-        The records of the trials, and whether the user ended the search early. A failure of Ray Tune itself is shown,
-        and ends it as if its time were up: there is a model.
+    A failure of Ray Tune itself is shown, and ends the search as if its time were up: there is a model.
     """
     kept = keep_back(context.settings, advice, data.n_images)
-    plan = _plan(context, data, probed, advice, slots, context.end - kept.total, len(probes))
+    plan, schedule = _plan(context, data, probed, advice, slots, context.end - kept.total, len(probes))
     left = plan.task.deadline - time.time()
-    _show_plan(context.console, plan, left)
+    _show_plan(context.console, plan, schedule, left)
     trials: list[TrialRecord] = []
 
     def on_trial(record: TrialRecord) -> None:
@@ -72,7 +94,7 @@ def search(
             context.console.line(f"  {error}", "red")
     if not interrupted and context.run.has_model:
         _average(context, replace(plan.task, deadline=plan.task.deadline + kept.average), probes)
-    return Searched(tuple(trials), interrupted)
+    return SearchOutcome(tuple(trials), interrupted, schedule)
 
 
 def _plan(
@@ -83,21 +105,59 @@ def _plan(
     slots: Slots,
     deadline: float,
     first_number: int,
-) -> SearchPlan:
+) -> tuple[SearchPlan, Schedule]:
     space, n_stages, duplicates = _narrow(context, probed, advice)
     context.run.space.write_text(to_toml(space), "utf-8")
     points = start_points_of(advice.start_points, space.backbones, duplicates)
     starts = [space.clip(point, n_stages) for point in points]
-    return SearchPlan(
+    task = make_task(context, data, probed, space, slots, deadline)
+    task, schedule = _schedule(context, task, space, starts, slots)
+    plan = SearchPlan(
         run=context.run,
-        task=make_task(context, data, probed, space, starts, slots, deadline),
+        task=task,
         space=space,
         n_stages=n_stages,
         start_points=starts,
         n_trials=context.settings.budget.n_trials,
-        slots=slots,
+        slots=schedule.slots,
         first_number=first_number,
     )
+    return plan, schedule
+
+
+def _schedule(
+    context: RunContext, task: TrainingTask, space: SearchSpace, starts: Sequence[Config], slots: Slots
+) -> tuple[TrainingTask, Schedule]:
+    """The task with the length of its trials and the cores of each, and how that was chosen."""
+    measured = local_cpus(), task.speed
+
+    def at(chosen: Slots, views: int) -> TrainingTask:
+        speed = 1.0 if chosen.gpus else speed_of(chosen.cpus, measured)
+        return replace(task, threads=chosen.cpus, speed=speed, n_views=views)
+
+    def predict_with(chosen: Slots, views: int) -> Predict:
+        return predictor(at(chosen, views))
+
+    _, split = task.load_manifest()
+    free = context.settings.resources == Resources()
+    schedule = plan_schedule(
+        space,
+        starts,
+        predict_with,
+        int((split == "train").sum()),
+        len(task.classes),
+        task.deadline - time.time(),
+        slot_choices(slots, local_cpus(), free=free),
+        context.settings.budget.n_trials,
+    )
+    task = replace(at(schedule.slots, schedule.views), max_t=schedule.epochs)
+    return task if schedule.trials > FEW_TRIALS else _without_base_depths(task), schedule
+
+
+def _without_base_depths(task: TrainingTask) -> TrainingTask:
+    """Views of a few trials are computed from the images: a base for many depths would cost more than it saves."""
+    files = {name: replace(backbone, base_depth=0) for name, backbone in task.backbones.items()}
+    return replace(task, backbones=files)
 
 
 def _narrow(
@@ -115,15 +175,12 @@ def _narrow(
     return space.narrow(backbone=tuple(n_stages)), n_stages, duplicates
 
 
-def _show_plan(console: Console, plan: SearchPlan, left: float) -> None:
+def _show_plan(console: Console, plan: SearchPlan, schedule: Schedule, left: float) -> None:
     """The frame of the search, and what an epoch and a full trial of each backbone take at some freeze depths."""
     task = plan.task
     backbones = "1 backbone" if len(plan.n_stages) == 1 else f"{len(plan.n_stages)} backbones"
     console.heading("Search")
-    console.line(
-        f"  space {plan.space.name}, {backbones}, {task.max_t} epochs a full trial, "
-        f"{plan.slots.count} trials at once, {max(0.0, left):.0f} s"
-    )
+    console.line(f"  space {plan.space.name}, {backbones}, {max(0.0, left):.0f} s: {schedule.sentence}")
     predict = predictor(task)
     for name, files in task.backbones.items():
         depths = sorted({files.n_stages - 1, *range(0, files.n_stages, 3)}, reverse=True)
@@ -148,31 +205,35 @@ def make_task(
     data: PreparedData,
     probed: Sequence[ProbedBackbone],
     space: SearchSpace,
-    start_points: Sequence[Config],
     slots: Slots,
     deadline: float,
 ) -> TrainingTask:
-    """What the workers need to know, with the epochs of a full trial that fit the time.
+    """What the workers need to know; the length of a trial and its cores are still to be chosen.
 
     Args:
         context, data, probed: what was measured.
         space: what is searched.
-        start_points: stand for the trials to come.
         slots: how many trials run at once.
         deadline: time.time() at which training stops.
+
+    Returns:
+        With `speed` as measured with all cores of this machine.
     """
     manifest = context.run.cache / "manifest.npz"
     save_manifest(manifest, data.dataset.labels, data.dataset.split)
-    task = TrainingTask(
+    files = _backbone_files(context, data, probed, space)
+    first = next(iter(files.values()))
+    n_classes = len(data.dataset.classes)
+    return TrainingTask(
         run_dir=str(context.run.path),
         store=str(data.store.path),
         manifest=str(manifest),
         classes=data.dataset.classes,
         metric=data.metric,
         balanced=data.balanced,
-        backbones=_backbone_files(context, data, probed, space),
+        backbones=files,
         precision=data.precision,
-        max_t=MOST_EPOCHS,
+        max_t=1,
         n_views=MOST_VIEWS,
         cache_dir=str(context.cache.folder),
         cache_limit=context.cache.limit,
@@ -180,11 +241,9 @@ def make_task(
         seed=context.settings.seed,
         deadline=deadline,
         threads=slots.cpus,
+        speed=measure_speed(first.timm_name, Path(first.state), n_classes, data.precision, first.stages),
         provenance=data.provenance,
     )
-    predict, left = predictor(task), deadline - time.time()
-    max_t = plan_epochs(space, start_points, predict, left)
-    return replace(task, max_t=max_t, n_views=plan_views(start_points, max_t, predict, left))
 
 
 def _backbone_files(
@@ -216,8 +275,23 @@ def _backbone_files(
             timm_name=prepared.entry.timm_name,
             stages=stages[name],
             base_depth=base_depth(stages[name], lowest, MOST_VIEWS * n_train + n_val, limit),
+            evaluation_depth=_evaluation_depth(context, data, prepared),
         )
     return files
+
+
+def _evaluation_depth(context: RunContext, data: PreparedData, prepared: PreparedBackbone) -> int:
+    """The depth at which the embedding left the evaluation view of the training images; 0 if it did not."""
+    depth = kept_depth(prepared.n_stages)
+    key = evaluation_key(
+        prepared.entry.timm_name,
+        prepared.weights_sha256,
+        depth,
+        data.dataset.image_fingerprint(),
+        data.dataset.indices("train"),
+        Preprocessing.from_json(prepared.preprocessing),
+    )
+    return depth if context.cache.get(key) is not None else 0
 
 
 def _start_head(probed: ProbedBackbone, data: PreparedData) -> Probe:

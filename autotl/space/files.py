@@ -41,8 +41,6 @@ _HEAD: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda value: isinstance(value, str) and value != "", "a text"),
     "description": (lambda value: isinstance(value, str), "a text"),
     "max_t": (lambda value: value == "auto" or _whole(value, 1), '"auto" or a whole number from 1'),
-    "grace_period": (lambda value: _whole(value, 1), "a whole number from 1"),
-    "reduction_factor": (lambda value: _whole(value, 2), "a whole number from 2"),
     "scratch_share": (lambda value: _number(value) and 0 <= value <= 1, "0 to 1"),
 }
 

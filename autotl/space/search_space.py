@@ -34,14 +34,12 @@ SCRATCH_VALUES: Config = {"freeze_depth": 0, "layer_decay": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """A named set of configs and how trials in it are scheduled.
+    """A named set of configs and how long trials in it are.
 
     Attributes:
         name, description: what it is for.
         parameters: one of each of `PARAMETERS`, in that order.
         max_t: epochs of a full trial; "auto" sets them from the time given and the measured speed.
-        grace_period: epochs before a trial may be stopped early (as ASHA).
-        reduction_factor: one in so many trials goes on at each rung (as ASHA).
         scratch_share: largest share of the trials that may train from scratch.
     """
 
@@ -49,8 +47,6 @@ class SearchSpace:
     description: str
     parameters: tuple[Parameter, ...]
     max_t: int | str = "auto"
-    grace_period: int = 1
-    reduction_factor: int = 3
     scratch_share: float = 0.15
 
     def __getitem__(self, name: str) -> Parameter:
@@ -128,8 +124,6 @@ class SearchSpace:
             "name": self.name,
             "description": self.description,
             "max_t": self.max_t,
-            "grace_period": self.grace_period,
-            "reduction_factor": self.reduction_factor,
             "scratch_share": self.scratch_share,
         }
         for parameter in self.parameters:

@@ -40,6 +40,16 @@ def keep_finished(parent: Path, card: ModelCard, trained: dict[str, torch.Tensor
                 shutil.rmtree(trial.folder)
 
 
+def find_finished(parent: Path, trial_id: str) -> Finished:
+    """One that is kept below `parent`.
+
+    Raises:
+        ModelFileError: if it is not there, or damaged.
+    """
+    folder = parent / trial_id
+    return Finished(load_card(folder), folder)
+
+
 def finished_trials(parent: Path) -> list[Finished]:
     """What is kept below `parent`, best first."""
     folders = [path.parent for path in parent.glob("*/model.json")]

@@ -18,6 +18,8 @@ from autotl.records import Estimate
 from autotl.storage.rundir import RunDir, write_atomically
 
 FORMAT_VERSION = 1
+NORMAL_95 = 1.959964
+"""Half the width of the 95% interval of a standard normal variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ModelCard:
         metric, score, log_loss: validation score (larger is better) and log loss it was chosen for.
         validation: that metric with its interval on the validation images.
         trial_id, epoch, config: where in the search it arose.
+        finished: whether its rates had fallen to zero; one in the middle of its schedule is kept for want of a better.
         provenance: data fingerprint, seed, versions, date, the scores of the majority-class baseline, earlier runs.
         weights, sha256: name and checksum of the file of weights; filled in when saved.
     """
@@ -52,17 +55,31 @@ class ModelCard:
     weights: str = ""
     sha256: str = ""
     format_version: int = FORMAT_VERSION
+    finished: bool = True
 
     @property
     def least_score(self) -> float:
         """The lower end of the 95% interval of the score: models from there on may be as good as this one."""
         return -self.validation.high if self.metric == "log_loss" else self.validation.low
 
+    @property
+    def standard_error(self) -> float:
+        """Of the score, from the width of its 95% interval; 0 where that is unknown."""
+        width = self.validation.high - self.validation.low
+        return width / (2 * NORMAL_95) if math.isfinite(width) else 0.0
+
     def better_than(self, other: ModelCard | None) -> bool:
-        """Whether this one is to be kept: a higher score, or the same score with a lower log loss."""
+        """Whether this one is to be kept: a higher score, or the same score with a lower log loss.
+
+        The best of many noisy epochs is mostly a lucky one: a model in the middle of its schedule has to be better by
+        more than a standard error than one at its end, which in turn is kept unless it is worse by more than that.
+        """
         if not math.isfinite(self.score):
             return False
-        return other is None or (self.score, -self.log_loss) > (other.score, -other.log_loss)
+        if other is None or self.finished == other.finished:
+            return other is None or (self.score, -self.log_loss) > (other.score, -other.log_loss)
+        noise = max(self.standard_error, other.standard_error)
+        return self.score >= other.score - noise if self.finished else self.score > other.score + noise
 
 
 def save_model(folder: Path, state: dict[str, torch.Tensor], card: ModelCard) -> None:

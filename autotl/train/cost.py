@@ -65,19 +65,25 @@ NOT_MEASURED = StageSeconds((), (), ())
 
 @dataclass(frozen=True, slots=True)
 class TrialSize:
-    """What the time of a trial depends on, besides its backbone and depth: images, epochs, views and cores."""
+    """What the time of a trial depends on, besides its backbone and depth.
+
+    Attributes:
+        n_train, n_val: images.
+        epochs, n_views: of the trial, and augmented views that are cached.
+        speed: how many times as fast as one core the trial's cores train; 1 on a GPU.
+    """
 
     n_train: int
     n_val: int
     epochs: int
     n_views: int
-    threads: int
+    speed: float
 
 
 def epoch_seconds(stages: StageSeconds, depth: int, size: TrialSize) -> float:
     """An epoch from cached views (or of the whole model at depth 0), with its validation."""
     train = stages.train(depth) + (IMAGE_SECONDS if depth == 0 else 0.0)
-    return (size.n_train * train + size.n_val * stages.evaluate(depth)) / size.threads
+    return (size.n_train * train + size.n_val * stages.evaluate(depth)) / size.speed
 
 
 def trial_seconds(
@@ -96,7 +102,7 @@ def trial_seconds(
     images = min(size.n_views, size.epochs) * size.n_train + size.n_val
     share = stages.share_below(depth) - stages.share_below(views_from)
     an_image = frozen_seconds_per_image * share + (IMAGE_SECONDS if views_from == 0 < depth else 0.0)
-    return START_SECONDS + images * an_image / size.threads + epochs
+    return START_SECONDS + images * an_image / size.speed + epochs
 
 
 def base_depth(stages: StageSeconds, lowest: int, images: int, limit: int) -> int:
@@ -134,6 +140,46 @@ def measure_backbones(
     finally:
         torch.set_num_threads(threads)
     return measured
+
+
+def speed_of(threads: int, measured: tuple[int, float]) -> float:
+    """How many times as fast as one core so many train, from one measurement: a power law between and beyond.
+
+    Args:
+        threads: 1 or more.
+        measured: threads, and how many times as fast as one they were.
+    """
+    most, speed = measured
+    return 1.0 if most == 1 else float(threads ** (math.log(speed) / math.log(most)))
+
+
+def measure_speed(timm_name: str, state: Path, n_classes: int, precision: Precision, stages: StageSeconds) -> float:
+    """How many times as fast as one core all of torch's threads train; 1 on a GPU.
+
+    Args:
+        timm_name, state: of the backbone.
+        n_classes: outputs of the classifier.
+        precision: what trials compute in.
+        stages: what `measure_backbones` measured of it on one core.
+    """
+    device, threads = pick_device(), torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        return 1.0
+    backbone = create(timm_name, n_classes, state)
+    backbone.model.to(memory_format=torch.channels_last)
+    side = backbone.preprocessing.input_size
+    batch = torch.rand(2 * MEASURED_IMAGES, 3, side, side).contiguous(memory_format=torch.channels_last)
+    backbone.freeze(0)
+    backbone.train_mode(keep_statistics=True)
+    seconds = math.inf
+    for _ in range(ROUNDS):  # wall time: threads that wait for one another count
+        begun = time.perf_counter()
+        with compute(device, precision):
+            output = backbone.model(batch).flatten(1).float()
+            loss = F.mse_loss(output, torch.zeros_like(output))
+        loss.backward()  # type: ignore[no-untyped-call]
+        seconds = min(seconds, time.perf_counter() - begun)
+    return float(min(max(1.0, stages.train(0) * len(batch) / seconds), threads))
 
 
 def measure_stages(backbone: Backbone, batch: torch.Tensor, precision: Precision) -> StageSeconds:

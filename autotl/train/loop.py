@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class FineTuning:
     Args:
         task: the run.
         config: a point of the search space.
+        start: tensors to begin with in place of the pretrained ones and the linear probe, by name: what an earlier
+            trial trained.
 
     Attributes:
         backbone: the model as it stands.
@@ -44,7 +47,9 @@ class FineTuning:
         BackboneError: if weights do not fit.
     """
 
-    def __init__(self, task: TrainingTask, config: dict[str, Any]) -> None:
+    def __init__(
+        self, task: TrainingTask, config: dict[str, Any], start: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         self.task = task
         self.config = config
         self.epoch = 0
@@ -53,13 +58,14 @@ class FineTuning:
         self._scratch = config["initial_weights"] == "scratch"
         self._seed = seed_of(task.seed, *(f"{key}={config[key]}" for key in sorted(config)))
         torch.manual_seed(self._seed)
-        self.backbone = self._make_backbone()
+        self.backbone = self._make_backbone(start or {})
         self._deadline = Deadline(task.deadline)
         self._images = TrialImages(task, config, self.backbone, self.device, self._deadline, self._seed)
         self._optimizer = self._make_optimizer()
         self._class_weights = self._make_class_weights()
         self._part = 0
-        self._epoch_seconds = 0.0
+        self._epoch_seconds = 0.0  # without making its view
+        self._view_seconds = 0.0
         self._probabilities = np.zeros((0, 0), dtype=np.float32)
 
     @property
@@ -69,13 +75,17 @@ class FineTuning:
 
     # -- setting up ----------------------------------------------------------------------------------------------
 
-    def _make_backbone(self) -> Backbone:
+    def _make_backbone(self, start: Mapping[str, torch.Tensor]) -> Backbone:
         files = self.task.backbones[self.config["backbone"]]
         state = None if self._scratch else Path(files.state)
         backbone = create(files.timm_name, len(self.task.classes), state)
         if files.head and not self._scratch:
             with np.load(files.head, allow_pickle=False) as head:  # LP-FT, arXiv 2202.10054
                 backbone.set_classifier(torch.from_numpy(head["weight"]), torch.from_numpy(head["bias"]))
+        parameters = dict(backbone.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in start.items():
+                parameters[name].copy_(tensor)
         backbone.model.to(self.device, memory_format=torch.channels_last)
         backbone.freeze(self.config["freeze_depth"])
         return backbone
@@ -115,6 +125,7 @@ class FineTuning:
         begun = time.perf_counter()
         self.planned = self._plan_epochs()
         view = self._images.training_view()
+        made = time.perf_counter() - begun
         timed_out = self._images.is_divided and view is None
         loss = float("nan")
         if not timed_out:
@@ -122,15 +133,22 @@ class FineTuning:
             loss, timed_out = self._train_on(view, self.epoch)
         self.epoch += 1
         report = self._report(begun, loss, timed_out)
-        self._epoch_seconds = report.seconds
+        self._view_seconds = max(self._view_seconds, made)
+        self._epoch_seconds = report.seconds - made
         return report
 
     def _plan_epochs(self) -> int:
         """Epochs this trial will have had: `max_t`, or as many as fit the time, so that its rates fall to zero."""
         if self.epoch == 0 or self.task.whole_schedule:
             return self.task.max_t
-        left = (self.task.deadline - time.time()) / self._epoch_seconds
-        return min(self.task.max_t, self.epoch + max(1, math.floor(left)))
+        left, views = self.task.deadline - time.time(), self._images.views_to_make
+        epochs = 0
+        while self.epoch + epochs < self.task.max_t:
+            left -= self._epoch_seconds + (self._view_seconds if epochs < views else 0.0)
+            if left < 0:
+                break
+            epochs += 1
+        return self.epoch + max(1, epochs)
 
     def _train_on(self, view: CachedView | None, live: int) -> tuple[float, bool]:
         """The mean loss, and whether the time was up before the end."""
@@ -210,6 +228,7 @@ class FineTuning:
         return np.concatenate(outputs)
 
     def _report(self, begun: float, loss: float, timed_out: bool) -> EpochReport:
+        self._images.validation_view()  # computed once: it must not count as the time of an evaluation
         evaluated = time.perf_counter()
         self._probabilities = self.validation_probabilities()
         metrics = all_metrics(self._probabilities, self._images.labels[self._images.val_rows])

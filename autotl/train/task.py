@@ -25,6 +25,7 @@ class BackboneFiles:
         source_learning_rate: at a batch of 32.
         n_stages: freeze depths lie in 0..n_stages.
         base_depth: from which the views of all deeper depths are computed; 0 for none.
+        evaluation_depth: at which the evaluation views are in the cache already; 0 if they are not.
         seconds_per_image: of one image's frozen forward pass on one core (or one GPU), measured while embedding.
         timm_name: what timm builds it by; its name in configs may be another.
         stages: of one image's training step, stage by stage, on one core (or one GPU); only predictions need it.
@@ -40,6 +41,7 @@ class BackboneFiles:
     timm_name: str
     stages: StageSeconds = NOT_MEASURED
     base_depth: int = 0
+    evaluation_depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class TrainingTask:
         cache_activations: compute frozen stages once; without it they run in every epoch, on views that are new.
         deadline: time.time() at which training stops.
         threads: CPU threads of a trial.
+        speed: how many times as fast as one core these train; 1 on a GPU.
         provenance: goes into the card of every saved model.
         whole_schedule: the learning rates are those of `max_t` epochs, even where the time is up earlier.
     """
@@ -83,6 +86,7 @@ class TrainingTask:
     seed: int
     deadline: float
     threads: int
+    speed: float
     provenance: dict[str, Any]
     cache_activations: bool = True
     whole_schedule: bool = False

@@ -77,6 +77,20 @@ class TrialImages:
         """Whether the frozen stages are computed once, so that every batch comes from a view."""
         return self._partition is not None
 
+    @property
+    def views_to_make(self) -> int:
+        """Training views that the next epochs would have to compute, unless another trial does."""
+        views = self._views
+        if views is None:
+            return 0
+        unseen = [number for number in range(self._n_views) if number not in self._seen]
+        recipe = recipe_named(self._config["augmentation"])
+        return sum(not views.is_cached(self.train_rows, recipe, number) for number in unseen)
+
+    @property
+    def _n_views(self) -> int:
+        return 1 if self._config["augmentation"] == "none" else self._task.n_views
+
     def _divide(self) -> Partition | None:
         depth = self._config["freeze_depth"]
         if depth == 0:
@@ -127,7 +141,7 @@ class TrialImages:
         if views is None:
             return None
         recipe = recipe_named(self._config["augmentation"])
-        count = 1 if recipe.name == "none" else self._task.n_views
+        count = self._n_views
         order = sorted(
             range(count),
             key=lambda number: (

@@ -22,7 +22,7 @@ def predictor(task: TrainingTask) -> Predict:
     def predict(config: Config, epochs: int, views_from: int) -> float:
         files = task.backbones[config["backbone"]]
         views = 1 if config["augmentation"] == "none" else task.n_views
-        size = TrialSize(n_train, n_val, epochs, views, task.threads)
+        size = TrialSize(n_train, n_val, epochs, views, task.speed)
         return trial_seconds(files.stages, config["freeze_depth"], size, files.seconds_per_image, views_from)
 
     return predict
@@ -39,13 +39,21 @@ class Pace:
         predict: the prediction.
         max_t: epochs of a full trial.
         base_depths: by backbone, from which the views of deeper depths are computed.
+        evaluation_depths: by backbone, at which the evaluation views are there from the beginning; 0 if they are not.
     """
 
-    def __init__(self, predict: Predict, max_t: int, base_depths: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        max_t: int,
+        base_depths: Mapping[str, int] | None = None,
+        evaluation_depths: Mapping[str, int] | None = None,
+    ) -> None:
         self.max_t = max_t
         self._predict = predict
         self._base_depths = dict(base_depths or {})
-        self._cached: dict[tuple[str, str], set[int]] = {}  # depths by backbone and augmentation
+        there = evaluation_depths or {}
+        self._cached = {(name, "none"): {depth} for name, depth in there.items()}  # depths by backbone, augmentation
         self._trials: dict[str, tuple[Config, int]] = {}
         self._ratios: dict[str, float] = {}
 
@@ -58,6 +66,11 @@ class Pace:
         """Seconds that a trial with `config` would take now, for so many epochs (None: a full trial)."""
         epochs = self.max_t if epochs is None else epochs
         return self.factor * self._predict(config, epochs, self._views_from(config))
+
+    def fitting_epochs(self, config: Config, seconds: float) -> int:
+        """The most epochs, up to those of a full trial, that a trial with `config` has time for; 0 if for none."""
+        fitting = (epochs for epochs in range(self.max_t, 0, -1) if self.expect(config, epochs) <= seconds)
+        return next(fitting, 0)
 
     def begin(self, trial_id: str, config: Config) -> None:
         """A trial begins; from now on its views, and those they are computed from, count as cached."""

@@ -86,6 +86,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             origin=self._search.origin(trial_id),
             note=str(last.get("note", "")),
             expected_seconds=self._search.expected(trial_id),
+            continues=self._search.continued_by(trial_id),
         )
         self.records.append(record)
         self._run.append_trial(record.to_json())

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from autotl.tune.recorder import Recorder
     from autotl.tune.study import StudySearch
 
-SHORT_TRIAL = 6
-"""Epochs."""
-MIN_TRIAL_SECONDS = 3.0
+MIN_TRIAL_SECONDS = 2.0
 """No trial is proposed when less time than this is left."""
 
 
@@ -120,7 +118,6 @@ def _study_search(plan: SearchPlan, task_file: Path) -> StudySearch:
 def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder, scratch: str) -> Any:
     from ray import tune
 
-    from autotl.tune.study import SCORE
     from autotl.tune.trainable import FineTuningTrainable
 
     resources = {"CPU": plan.slots.cpus} | ({"GPU": plan.slots.gpus} if plan.slots.gpus else {})
@@ -128,14 +125,8 @@ def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder, scratch: s
         tune.with_resources(plan.trainable or FineTuningTrainable, resources),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=tune.schedulers.AsyncHyperBandScheduler(
-                time_attr="epoch",
-                metric=SCORE,
-                mode="max",
-                max_t=plan.task.max_t + 1,  # a trial ends itself at max_t, with the status that says so
-                grace_period=_grace_period(plan.space.grace_period, plan.task.max_t),
-                reduction_factor=plan.space.reduction_factor,
-            ),
+            # A score in the middle of a schedule is no forecast of its end: every trial runs to its own.
+            scheduler=tune.schedulers.FIFOScheduler(),
             num_samples=plan.n_trials or -1,
             max_concurrent_trials=plan.slots.count,
             # The workers keep the deadline themselves; this only ends a trial that hangs.
@@ -157,15 +148,8 @@ def _pace(plan: SearchPlan) -> Pace:
     if plan.predict is not None:
         return Pace(plan.predict, plan.task.max_t)
     base_depths = {name: files.base_depth for name, files in plan.task.backbones.items()}
-    return Pace(predictor(plan.task), plan.task.max_t, base_depths)
-
-
-def _grace_period(wanted: int, max_t: int) -> int:
-    """Epochs before a trial may be stopped: in a short trial only the last says how good it will be.
-
-    High rates lose accuracy at first, and win it back with interest when they fall.
-    """
-    return max_t - 1 if 2 <= max_t <= SHORT_TRIAL else min(wanted, max_t)
+    evaluation_depths = {name: files.evaluation_depth for name, files in plan.task.backbones.items()}
+    return Pace(predictor(plan.task), plan.task.max_t, base_depths, evaluation_depths)
 
 
 @contextlib.contextmanager

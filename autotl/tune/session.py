@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -113,7 +114,21 @@ class RaySession:
         except BaseException as error:  # carried to the thread that waits
             self._error = error
         self._started.set()
+        if self._error is None:
+            self._warm()
         self._leaving.wait()
+
+    def _warm(self) -> None:
+        """Import what the search needs, here and in a process of Ray: it would take seconds of the time for trials.
+
+        Ray gives the process to the first trial. Nobody waits for this, and nothing depends on it.
+        """
+        with contextlib.suppress(Exception):
+            if self._owned and self._resources.address is None:
+                import ray
+
+                ray.remote(num_cpus=1)(_import_trainable).remote()
+            _import_trainable()
 
     def _connect(self) -> Slots:
         for name, value in _QUIET.items():
@@ -142,6 +157,11 @@ class RaySession:
     def _plan_for_cluster(self, ray: Any) -> Slots:
         resources = ray.cluster_resources()
         return plan_slots(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)), self._resources)
+
+
+def _import_trainable() -> None:
+    import autotl.tune.recorder
+    import autotl.tune.trainable  # noqa: F401
 
 
 def _local_gpus() -> int:

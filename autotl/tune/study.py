@@ -27,8 +27,10 @@ from autotl.records import Status
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SCRATCH_VALUES, Config, SearchSpace
 from autotl.tune.pace import Pace
+from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY
 
 SCORE = "score"
+RATES = ("learning_rate_factor", "head_learning_rate_factor")
 SHORTEST = 4
 """Epochs that have to fit the time for a variation of the best trial."""
 ASKS = 6
@@ -38,6 +40,10 @@ LOST_TRIALS = 2
 MAX_FAILURES = 20
 NEIGHBOUR_SPREAD = 0.5
 """Standard deviation of the logarithm of a varied rate."""
+STARTUP_TRIALS = 8
+"""So many trials have to end before the sampler's model says more than the best of them, varied."""
+CONTINUED_RATE = 0.5
+"""Factor on the rates of a trial that goes on from its weights: they are near a minimum, and so are its rates."""
 
 
 def depth_name(name: str, n_stages: int, several: bool) -> str:
@@ -144,6 +150,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._shown: dict[str, Config] = {}  # like `configs`, but never taken out
         self._failures = 0  # in a row
         self._scores: dict[str, float] = {}  # of every trial that trained, its best
+        self._ends: dict[str, float] = {}  # of every trial that came to its end
+        self._continues: dict[str, str] = {}
         self._least = least
         self._random = random.Random(seed)
         super().__init__(
@@ -151,7 +159,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             metric=SCORE,
             mode="max",
             # Conditional parameters need group=True; see optuna.samplers.TPESampler.
-            sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=8),
+            sampler=optuna.samplers.TPESampler(
+                multivariate=True, group=True, seed=seed, n_startup_trials=STARTUP_TRIALS
+            ),
             storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))),
             study_name=study_name,
         )
@@ -178,12 +188,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._n_scratch += config["initial_weights"] == "scratch"
         self.configs[trial_id] = self._shown[trial_id] = dict(config)
         self._ot_trials[trial_id].set_user_attr("config", config)
-        self._expected[trial_id] = self._pace.expect(config)
+        epochs = max(1, self._pace.fitting_epochs(config, left))
+        self._expected[trial_id] = self._pace.expect(config, epochs)
         self._pace.begin(trial_id, config)
-        return {**config, **self._constants}
+        continues = self._continues.get(trial_id, "")
+        return {**config, **self._constants, EPOCHS_KEY: epochs, CONTINUES_KEY: continues}
 
     def _propose(self, trial_id: str, left: float) -> Config | None:
-        """A start point, a proposal of the sampler, or, when time is short, the best trial that fits varied."""
+        """A start point, a proposal of the sampler, or, when time is short, more of the best trial."""
         while self._start_points:
             point = self._start_points.pop(0)
             if self._fits(point, left):
@@ -196,8 +208,24 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if shorter is not None:
             return self._ask(trial_id, shorter, "advice")
         proposal = self._ask_fitting(trial_id, left)
-        if proposal is not None:
-            return proposal
+        return proposal or self._continue(trial_id, left) or self._refine(trial_id, left)
+
+    def _continue(self, trial_id: str, left: float) -> Config | None:
+        """The best trial once more, from its weights, with a further cosine in the time left; each only once."""
+        done = self._ends.keys() - set(self._continues.values())
+        best = max(done, key=lambda name: self._ends[name], default=None)
+        if best is None or self._ends[best] < max(self._ends.values()):
+            return None
+        config = self._shown[best]
+        enough = min(SHORTEST, self._pace.max_t)
+        if config["initial_weights"] == "scratch" or self._pace.fitting_epochs(config, left) < enough:
+            return None
+        rates = {name: CONTINUED_RATE * config[name] for name in RATES}
+        self._continues[trial_id] = best
+        return self._ask(trial_id, self._search_space.clip(config | rates, self._n_stages), "continuation")
+
+    def _refine(self, trial_id: str, left: float) -> Config | None:
+        """The best trial that fits, with other rates."""
         for best in sorted(self._scores, key=lambda name: -self._scores[name]):
             if self._pace.expect(self._shown[best], min(SHORTEST, self._pace.max_t)) <= left:
                 return self._ask(trial_id, self._neighbour(self._shown[best]), "refinement")
@@ -251,7 +279,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return tried
 
     def _ask_fitting(self, trial_id: str, left: float) -> Config | None:
-        """The sampler's next proposal that may win and fits the time left; None if a few did not."""
+        """The sampler's next proposal that may win and fits the time left; None if a few did not.
+
+        As long as the sampler has seen too few trials to know better, the best one is varied in its place.
+        """
+        if len(self._ends) < STARTUP_TRIALS and self._ends:
+            best = self._shown[max(self._ends, key=lambda name: self._ends[name])]
+            return self._ask(trial_id, self._neighbour(best), "refinement") if self._fits(best, left) else None
         for _ in range(ASKS):
             config = self._ask(trial_id)
             lost = self._lost(config)
@@ -281,12 +315,16 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _neighbour(self, config: Config) -> Config:
         """A config with the same frozen stages and views, and rates and decays near those of `config`."""
         changed = dict(config)
-        for name in ("learning_rate_factor", "head_learning_rate_factor", "weight_decay"):
+        for name in (*RATES, "weight_decay"):
             changed[name] = config[name] * math.exp(self._random.gauss(0.0, NEIGHBOUR_SPREAD))
         return self._search_space.clip(changed, self._n_stages)
 
+    def continued_by(self, trial_id: str) -> str:
+        """The trial from whose weights this one began, or ""."""
+        return self._continues.get(trial_id, "")
+
     def origin(self, trial_id: str) -> str:
-        """ "advice" for a start point, "refinement" for a variation of the best, else "search"."""
+        """ "advice" for a start point, "refinement" or "continuation" for more of the best, else "search"."""
         trial = self._ot_trials.get(trial_id)
         return "search" if trial is None else str(trial.user_attrs.get("origin", "search"))
 
@@ -314,6 +352,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._failures += 1
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
         elif status is Status.COMPLETED:
+            self._ends[trial_id] = best
             self._ot_study.tell(self._ot_trials[trial_id], best)
         else:
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.PRUNED)

@@ -8,6 +8,8 @@ import os
 import platform
 import time
 import traceback
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ from ray import tune
 
 from autotl.compute.memory import give_back_memory, keep_freed_memory
 from autotl.records import Status
-from autotl.storage.finished import keep_finished
+from autotl.space.search_space import PARAMETERS
+from autotl.storage.finished import find_finished, keep_finished
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import offer
 from autotl.train.epoch import EpochReport, OutOfTime
 from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask
 
-TASK_KEY = "task"
-"""Key of the config under which the path of the task's JSON file travels."""
+TASK_KEY, EPOCHS_KEY, CONTINUES_KEY = "task", "epochs", "continues"
+"""Keys of the config beside its parameters: the path of the task's JSON file, the epochs of the trial, and the trial
+from whose weights it begins ("" for the linear probe or, from scratch, random ones)."""
 
 
 def load_task(path: Path) -> TrainingTask:
@@ -50,8 +54,10 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._begun = time.perf_counter()
-        self._config = {key: value for key, value in config.items() if key != TASK_KEY}
-        self._task = load_task(Path(config[TASK_KEY]))
+        self._config = {name: config[name] for name in PARAMETERS}
+        task = load_task(Path(config[TASK_KEY]))
+        self._task = replace(task, max_t=config.get(EPOCHS_KEY, task.max_t))
+        self._continues = config.get(CONTINUES_KEY, "")
         self._best: EpochReport | None = None
         self._note = ""
         self._fine_tuning: FineTuning | None = None
@@ -77,32 +83,38 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _advance(self) -> EpochReport:
         if self._fine_tuning is None:
-            self._fine_tuning = FineTuning(self._task, self._config)
+            self._fine_tuning = FineTuning(self._task, self._config, self._start_weights())
             report = self._fine_tuning.start()
         else:
             report = self._fine_tuning.train_epoch()
         self._note = self._fine_tuning.note
         return report
 
+    def _start_weights(self) -> Mapping[str, torch.Tensor] | None:
+        """What the trial that this one continues has trained."""
+        if not self._continues:
+            return None
+        return find_finished(RunDir(Path(self._task.run_dir)).finished, self._continues).trained()
+
     def _keep_best(self, report: EpochReport) -> None:
-        """Remember this trial's best epoch; offer its last one to the run folder as the best of all.
+        """Remember this trial's best epoch, and offer its model to the run folder as the best of all.
 
         Epoch 0 is left out: it is the linear probe, which the run folder has, and a trial that only makes it worse
-        must not look as good as the probe to the sampler. Only a model whose rates have fallen to zero is offered,
-        and counts in place of a better one on the way: the best of many noisy epochs is mostly a lucky one.
+        must not look as good as the probe to the sampler. A model whose rates have fallen to zero counts in place of a
+        better one on the way: the best of many noisy epochs is mostly a lucky one. For the same reason one on the way
+        is kept only where it is clearly better than what there is (`ModelCard.better_than`).
         """
         assert self._fine_tuning is not None
         if report.epoch == 0:
             return
-        if self._status(report) is Status.COMPLETED:
+        finished = self._status(report) is Status.COMPLETED
+        if finished or report.better_than(self._best):
             self._best = report
-            card = self._fine_tuning.card(report, self.trial_id)
+            card = replace(self._fine_tuning.card(report, self.trial_id), finished=finished)
             run = RunDir(Path(self._task.run_dir))
             offer(run, card, self._fine_tuning.backbone.model.state_dict)
-            if self._config["initial_weights"] == "pretrained":
+            if finished and self._config["initial_weights"] == "pretrained":
                 keep_finished(run.finished, card, self._fine_tuning.trained())
-        elif report.better_than(self._best):
-            self._best = report
 
     def _status(self, report: EpochReport) -> Status:
         assert self._fine_tuning is not None

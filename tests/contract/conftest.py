@@ -76,7 +76,9 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> ToyRun:
         settings: dict[str, Any] = {"backbones": LITE0, "search_space": "quick", "val_fraction": 0.25, "n_trials": 1}
         result = autotl.fit(shapes, output_dir=folder / "run", timeout="10m", quiet=True, **settings)
     (task,) = tasks
-    task = dataclasses.replace(task, metric="log_loss", precision="fp32", max_t=2, deadline=FAR_AWAY, threads=1)
+    task = dataclasses.replace(
+        task, metric="log_loss", precision="fp32", max_t=2, deadline=FAR_AWAY, threads=1, speed=1.0
+    )
     head = Path(task.backbones[LITE0].head)
     with np.load(head) as probe:
         weaker = {"weight": WEAKER * probe["weight"], "bias": WEAKER * probe["bias"]}

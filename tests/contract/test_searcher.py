@@ -15,9 +15,12 @@ from autotl.space.files import load_space
 from autotl.space.search_space import PARAMETERS, Config, SearchSpace
 from autotl.tune.pace import Pace
 from autotl.tune.study import StudySearch
+from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY
 
 N_STAGES = {"shallow": 5, "deep": 9}
 CONSTANTS = {"task": "/somewhere/task.json"}
+ORDERS = {EPOCHS_KEY: 4, CONTINUES_KEY: ""}
+NO_PARAMETERS = CONSTANTS.keys() | ORDERS.keys()
 NEVER, LONG_AGO = math.inf, 0.0
 Make = Callable[..., Searcher]
 
@@ -55,7 +58,7 @@ class SearcherContract:
     def test_suggestions_are_points_of_the_space(self, make: Make) -> None:
         searcher = make()
         for number in range(30):
-            config = {key: value for key, value in self.ask(searcher, f"t{number}").items() if key not in CONSTANTS}
+            config = {key: value for key, value in self.ask(searcher, f"t{number}").items() if key not in NO_PARAMETERS}
             assert tuple(config) == PARAMETERS
             assert self.space.contains(config, N_STAGES)
 
@@ -67,14 +70,14 @@ class SearcherContract:
         searcher = make(start_points=[point])
         self.ask(searcher, "t0").clear()
         searcher.on_trial_complete("t0", report(0.5, status="completed"))
-        assert len(self.ask(searcher, "t1")) == len(PARAMETERS) + len(CONSTANTS)
+        assert len(self.ask(searcher, "t1")) == len(PARAMETERS) + len(NO_PARAMETERS)
 
     def test_start_points_come_first_and_in_order(self, make: Make, point: Config) -> None:
         other = point | {"backbone": "shallow", "freeze_depth": 2}
         searcher = make(start_points=[point, other])
         first, second = self.ask(searcher, "t0"), self.ask(searcher, "t1")
-        assert first == point | CONSTANTS
-        assert second == other | CONSTANTS
+        assert first == point | CONSTANTS | ORDERS
+        assert second == other | CONSTANTS | ORDERS
 
     def test_the_seed_decides(self, make: Make) -> None:
         def suggestions(seed: int) -> list[Config]:

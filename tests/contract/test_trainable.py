@@ -16,8 +16,10 @@ from ray import tune
 
 from autotl.data.pixels import open_store
 from autotl.predictor import load_predictor
+from autotl.storage.finished import finished_trials
+from autotl.storage.saved_model import load_card
 from autotl.train.metrics import log_loss
-from autotl.tune.trainable import TASK_KEY, FineTuningTrainable
+from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY, TASK_KEY, FineTuningTrainable
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 STAGES = 8
@@ -43,7 +45,8 @@ Start = Callable[..., tune.Trainable]
 class TrainableContract:
     """What `tune.runner`, the recorder and the study rely on. A subclass names the class of trainables.
 
-    A trial's config holds, besides the point of the search space, the path of a task file under `TASK_KEY`.
+    A trial's config holds, besides the point of the search space, the path of a task file under `TASK_KEY`; it may hold
+    its number of epochs and the trial that it continues.
     """
 
     kind: type[tune.Trainable]
@@ -188,12 +191,38 @@ class TrainableContract:
         assert result["epoch"] == 0
         assert result["score"] == pytest.approx(-toy_run.probe_metrics["log_loss"], rel=0.03)
 
-    def test_only_the_end_of_the_schedule_offers_a_model(self, start: Start, tmp_path: Path) -> None:
+    def test_a_model_on_the_way_is_kept_until_there_is_one_at_its_end(self, start: Start, tmp_path: Path) -> None:
         model = tmp_path / "run" / "model"
         trainable = start(max_t=2)
-        for expected in (False, False, True):
+        kept = []
+        for _ in range(3):
             trainable.step()
-            assert (model / "model.json").exists() is expected
+            card = load_card(model) if (model / "model.json").exists() else None
+            kept.append(None if card is None else (card.epoch, card.finished))
+        assert kept == [None, (1, False), (2, True)]
+
+    def test_a_trial_has_its_own_number_of_epochs(self, start: Start) -> None:
+        results = self.run(start({EPOCHS_KEY: 1}, max_t=3))
+        assert [result["status"] for result in results] == ["stopped", "completed"]
+
+    def test_a_trial_goes_on_from_the_weights_of_another(
+        self, start: Start, task_file: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        trainable = start({"freeze_depth": 7, "head_learning_rate_factor": 1.0}, max_t=3)
+        first = self.run(trainable)
+        assert abs(first[-1]["score"] - first[0]["score"]) > 0.05
+        (finished,) = finished_trials(tmp_path / "run" / "cache" / "finished")
+        more = {"freeze_depth": 7, EPOCHS_KEY: 1, CONTINUES_KEY: finished.card.trial_id}
+        self.restart(trainable, task_file(), more)
+        results = self.run(trainable)
+        assert [result["error"] for result in results] == ["", ""]
+        assert results[0]["score"] == pytest.approx(first[-1]["score"], rel=0.03)
+        assert CONTINUES_KEY not in load_card(tmp_path / "run" / "model").config
+
+    def test_going_on_from_a_trial_that_is_gone_fails_the_trial_alone(self, start: Start) -> None:
+        (result,) = self.run(start({CONTINUES_KEY: "gone"}))
+        assert result["status"] == "failed"
+        assert "ModelFileError" in result["error"]
 
     def test_the_kept_model_scores_what_the_trial_said(self, start: Start, toy_run: Any, tmp_path: Path) -> None:
         best = self.run(start({"freeze_depth": 7}))[-1]

@@ -43,6 +43,7 @@ def test_a_trial_becomes_plain_json() -> None:
         "origin": "advice",
         "note": "",
         "expected_seconds": None,
+        "continues": "",
     }
     assert type(RECORD.to_json()["status"]) is str
 

@@ -55,6 +55,7 @@ def test_a_result_becomes_json_without_the_model() -> None:
         "interrupted": True,
         "benefit": None,
         "hindsight": None,
+        "schedule": None,
     }
 
 

@@ -84,8 +84,8 @@ def test_spaces_check_lists_every_problem(tmp_path: Path, capsys: Capture) -> No
         "  - mine.toml: name is missing",
         "    allowed: a text",
         "  - mine.toml: layer_dcay: unknown key",
-        "    allowed: name, description, max_t, grace_period, reduction_factor, scratch_share, backbone, "
-        "initial_weights, freeze_depth, learning_rate_factor, head_learning_rate_factor, layer_decay, weight_decay, "
+        "    allowed: name, description, max_t, scratch_share, backbone, initial_weights, "
+        "freeze_depth, learning_rate_factor, head_learning_rate_factor, layer_decay, weight_decay, "
         "augmentation, label_smoothing, batch_size",
         "  - mine.toml: [layer_decay] is missing",
         "    → copy it from `autotl spaces show default`",

@@ -12,7 +12,7 @@ import torch
 
 from autotl.data import pixels
 from autotl.data.pixels import Decoding
-from autotl.frozen.activations import BATCH, ImageLoader, embed
+from autotl.frozen.activations import BATCH, ImageLoader, embed, in_order
 from autotl.models.backbone import Preprocessing
 
 SIDE = 8
@@ -76,3 +76,31 @@ def test_what_ended_the_decoding_comes_through(loader: ImageLoader) -> None:
 
     with pytest.raises(MemoryError, match="too large"):
         embed(level, replace(loader, wait=wait), np.arange(N_IMAGES), workers=2)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_parts_come_out_in_their_order(workers: int) -> None:
+    parts = [np.arange(place, place + 2) for place in range(20)]
+    made = list(in_order(lambda part: torch.from_numpy(2 * part), parts, workers))
+    assert [tensor.tolist() for tensor in made] == [[2 * place, 2 * place + 2] for place in range(20)]
+
+
+def test_whoever_stops_waits_for_the_parts_that_were_begun_alone() -> None:
+    begun: list[int] = []
+
+    def note(part: np.ndarray) -> torch.Tensor:
+        begun.append(int(part[0]))
+        return torch.from_numpy(part)
+
+    made = in_order(note, (np.array([place]) for place in range(1000)), workers=2)
+    assert next(made).tolist() == [0]
+    made.close()
+    assert len(begun) <= 5
+
+
+def test_what_a_part_raises_comes_out() -> None:
+    def fail(part: np.ndarray) -> torch.Tensor:
+        raise ValueError("no such image")
+
+    with pytest.raises(ValueError, match="no such image"):
+        list(in_order(fail, [np.array([0])], workers=2))

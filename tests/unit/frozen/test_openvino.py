@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autotl.frozen.openvino import OpenVinoModel, conversion_key, convert, has_openvino
-from autotl.frozen.stages import StageTaps
+from autotl.frozen.stages import WHOLE, StageTaps
 from autotl.models.backbone import Backbone
 from autotl.models.partition import boundaries, divide
 from autotl.storage.cache import DiskCache
@@ -54,6 +54,21 @@ def test_openvino_gives_the_stages_in_the_same_pass(small: Backbone, images: tor
     torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(dict(sorted(found.items())), stages, rtol=1e-4, atol=1e-4)
     assert OpenVinoModel(converted, "output").with_stages(images)[1] == {}
+
+
+def test_openvino_gives_a_boundary_as_it_is_beside_the_stages(
+    small: Backbone, images: torch.Tensor, converted: Path
+) -> None:
+    with torch.no_grad():
+        expected, stages = StageTaps(small.model, boundaries(small, images), whole=3)(images)
+    output, found = OpenVinoModel(converted, "output", stages=True, whole=3).with_stages(images)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[WHOLE], stages[WHOLE], rtol=0.01, atol=0.01)
+    assert sorted(found) == sorted(stages)
+
+
+def test_a_boundary_that_is_not_there_is_left_out(images: torch.Tensor, converted: Path) -> None:
+    assert WHOLE not in OpenVinoModel(converted, "output", stages=True, whole=77).with_stages(images)[1]
 
 
 def test_an_output_that_is_not_there_is_a_key_error(converted: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autotl.frozen.activations import ImageLoader, embed, embed_stages
-from autotl.frozen.stages import StageTaps, output_alone, pooled
+from autotl.frozen.stages import WHOLE, StageTaps, output_alone, pooled
 from autotl.models.backbone import Backbone, Preprocessing, create
 from autotl.models.partition import boundaries, divide
 
@@ -86,3 +86,13 @@ def test_only_the_stages_of_the_rows_asked_for_are_kept(taps: StageTaps) -> None
         np.testing.assert_allclose(features, all_stages[depth][some - 2], rtol=1e-4, atol=1e-5)
     assert embed_stages(forward, loader, rows[:4], rows[:0])[1] == {}
     np.testing.assert_allclose(embed(output_alone(forward), loader, rows[:4]), everything[:4], rtol=1e-4, atol=1e-5)
+
+
+def test_one_boundary_is_also_given_as_it_is(small: Backbone) -> None:
+    batch = images(2)
+    taps = StageTaps(small.model, boundaries(small, batch[:2]), whole=3)
+    with torch.no_grad():
+        _, stages = taps(batch)
+        whole = divide(small, 3, batch[:2]).prefix(batch)
+    torch.testing.assert_close(stages[WHOLE], whole.to(torch.bfloat16))
+    torch.testing.assert_close(stages[3], pooled(whole))

@@ -24,7 +24,6 @@ from autotl.records import Estimate, Status, TrialRecord
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import ModelCard, load_card, save_model
 from autotl.train.epoch import Diverged, EpochReport, OutOfTime
-from autotl.train.loop import FineTuning
 
 CONFIG: dict[str, Any] = {
     "backbone": "resnet18",
@@ -121,6 +120,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     clock = lambda: Tuning.clock  # noqa: E731
     monkeypatch.setattr(scratch_baseline, "time", SimpleNamespace(time=clock, perf_counter=clock))
     monkeypatch.setattr(scratch_baseline, "FineTuning", Tuning)
+    monkeypatch.setattr(scratch_baseline, "predictor", lambda task: lambda config, epochs, views_from: 0.0)
     task = {
         "run_dir": str(tmp_path),
         "store": "",
@@ -138,6 +138,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
         "seed": 0,
         "deadline": -1.0,
         "threads": 1,
+        "speed": 1.0,
         "provenance": {},
     }
     run = RunDir(tmp_path)
@@ -378,10 +379,3 @@ class TestTheRunsModel:
         monkeypatch.setattr(Tuning, "scores", {"scratch": (0.1, 0.9, 0.9, 0.9)})
         measure_benefit(run, [trial()], deadline=100.0)
         assert load_card(run.model).trial_id == "t0"
-
-
-@pytest.mark.parametrize(("whole_schedule", "planned"), [(True, 8), (False, 5)])
-def test_a_whole_schedule_is_kept_where_the_time_ends_earlier(whole_schedule: bool, planned: int) -> None:
-    task = SimpleNamespace(max_t=8, whole_schedule=whole_schedule, deadline=0.0)
-    tuning: Any = SimpleNamespace(epoch=4, task=task, _epoch_seconds=1.0)
-    assert FineTuning._plan_epochs(tuning) == planned

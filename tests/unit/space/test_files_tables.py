@@ -13,7 +13,7 @@ from autotl.errors import SpaceError
 from autotl.space.files import load_space, space_from_plain, spaces_dir, to_toml
 from autotl.space.search_space import PARAMETERS, SearchSpace
 
-HEAD = "name, description, max_t, grace_period, reduction_factor, scratch_share"
+HEAD = "name, description, max_t, scratch_share"
 AUGMENTATIONS = "none, light, medium, strong"
 WHEN = 'when.initial_weights = ["pretrained"], for freeze_depth and layer_decay'
 
@@ -35,7 +35,7 @@ def test_keys_of_the_head_have_defaults_except_name_and_description() -> None:
     for key in HEAD.split(", ")[2:]:
         del plain[key]
     space = space_from_plain(plain, where="mine.toml")
-    assert (space.max_t, space.grace_period, space.reduction_factor, space.scratch_share) == ("auto", 1, 3, 0.15)
+    assert (space.max_t, space.scratch_share) == ("auto", 0.15)
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,6 @@ def test_keys_of_the_head_have_defaults_except_name_and_description() -> None:
         ("max_t", 2.5, '"auto" or a whole number from 1'),
         ("max_t", True, '"auto" or a whole number from 1'),
         ("max_t", "long", '"auto" or a whole number from 1'),
-        ("grace_period", 0, "a whole number from 1"),
-        ("grace_period", "auto", "a whole number from 1"),
-        ("reduction_factor", 1, "a whole number from 2"),
-        ("reduction_factor", 3.0, "a whole number from 2"),
         ("scratch_share", -0.1, "0 to 1"),
         ("scratch_share", 1.5, "0 to 1"),
         ("scratch_share", float("nan"), "0 to 1"),

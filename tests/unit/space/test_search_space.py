@@ -164,8 +164,8 @@ def test_narrowing_an_unknown_parameter_is_refused() -> None:
 
 def test_a_space_reads_as_in_the_file() -> None:
     plain = SPACE.to_plain()
-    assert list(plain)[:6] == ["name", "description", "max_t", "grace_period", "reduction_factor", "scratch_share"]
-    assert tuple(plain)[6:] == PARAMETERS
+    assert list(plain)[:4] == ["name", "description", "max_t", "scratch_share"]
+    assert tuple(plain)[4:] == PARAMETERS
     assert plain["max_t"] == "auto"
     assert plain["backbone"] == {"choices": ["small", "big"]}
     assert plain["freeze_depth"] == {"low": 1, "high": "all-1", "when": {"initial_weights": ["pretrained"]}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,3 +196,33 @@ def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path, colour="red")
     with pytest.raises(ModelFileError, match="colour"):
         load_card(tmp_path)
+
+
+def with_interval(score: float, *, finished: bool = True) -> ModelCard:
+    """A card whose score has a standard error of about 0.02."""
+    return replace(CARD, score=score, validation=Estimate(score, score - 0.04, score + 0.04, 100), finished=finished)
+
+
+def test_the_standard_error_is_that_of_the_interval() -> None:
+    assert with_interval(0.9).standard_error == pytest.approx(0.04 / 1.96, rel=1e-3)
+    assert replace(CARD, validation=Estimate(0.9, math.nan, math.nan, 1)).standard_error == 0.0
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.93, True), (0.92, False), (0.91, False), (0.90, False)])
+def test_a_model_in_the_middle_of_its_schedule_has_to_be_clearly_better_than_one_at_its_end(
+    score: float, kept: bool
+) -> None:
+    assert with_interval(score, finished=False).better_than(with_interval(0.9)) == kept
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.87, False), (0.88, True), (0.90, True), (0.93, True)])
+def test_a_model_at_its_end_takes_the_place_of_one_in_the_middle_unless_it_is_clearly_worse(
+    score: float, kept: bool
+) -> None:
+    assert with_interval(score).better_than(with_interval(0.9, finished=False)) == kept
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_models_of_the_same_kind_are_compared_by_their_scores(finished: bool) -> None:
+    assert with_interval(0.901, finished=finished).better_than(with_interval(0.9, finished=finished))
+    assert not with_interval(0.899, finished=finished).better_than(with_interval(0.9, finished=finished))

@@ -47,6 +47,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TrainingTask:
         seed=0,
         deadline=1e12,
         threads=1,
+        speed=1.0,
         provenance={},
     )
 

@@ -19,12 +19,14 @@ from autotl.train.cost import (
     base_depth,
     epoch_seconds,
     measure_backbones,
+    measure_speed,
     measure_stages,
+    speed_of,
     trial_seconds,
 )
 
 STAGES = StageSeconds(forward=(0.0, 1.0, 2.0, 4.0, 4.0), backward=(8.0, 6.0, 2.0, 0.5), numbers=(9, 40, 0, 8))
-SIZE = TrialSize(n_train=10, n_val=5, epochs=4, n_views=3, threads=2)
+SIZE = TrialSize(n_train=10, n_val=5, epochs=4, n_views=3, speed=2.0)
 
 
 def test_only_what_lies_above_the_depth_is_paid_in_every_epoch() -> None:
@@ -44,7 +46,7 @@ def test_a_trial_pays_for_views_once_and_for_epochs_each() -> None:
 
 
 def test_a_trial_of_one_epoch_needs_one_view() -> None:
-    short = TrialSize(n_train=10, n_val=5, epochs=1, n_views=3, threads=1)
+    short = TrialSize(n_train=10, n_val=5, epochs=1, n_views=3, speed=1.0)
     frozen = (10 + 5) * (0.5 * 3.0 + IMAGE_SECONDS)
     assert trial_seconds(STAGES, 2, short, 3.0) == pytest.approx(START_SECONDS + frozen + 50.0)
 
@@ -95,3 +97,28 @@ def test_backbones_are_measured_by_the_name_that_the_search_uses(tmp_path: Path)
     found = measure_backbones({timm_name: pair, f"birds/{timm_name}": pair}, 2, "fp32")
     assert list(found) == [timm_name, f"birds/{timm_name}"]
     assert all(len(stages.forward) == backbone.n_stages + 2 and stages.train(0) > 0 for stages in found.values())
+
+
+@pytest.mark.parametrize(
+    ("threads", "measured", "speed"),
+    [(1, (8, 4.0), 1.0), (8, (8, 4.0), 4.0), (4, (16, 4.0), 2.0), (2, (2, 2.0), 2.0), (1, (1, 1.0), 1.0)],
+)
+def test_speed_grows_as_a_power_of_the_threads(threads: int, measured: tuple[int, float], speed: float) -> None:
+    assert speed_of(threads, measured) == pytest.approx(speed)
+
+
+def test_all_cores_are_no_slower_than_one_and_no_faster_than_all_together(tmp_path: Path) -> None:
+    timm_name = "test_resnet.r160_in1k"
+    backbone = create(timm_name, 0, None)
+    save_state(backbone.model, tmp_path / "state.safetensors")
+    stages = measure_backbones({timm_name: (timm_name, tmp_path / "state.safetensors")}, 2, "fp32")[timm_name]
+    torch.set_num_threads(2)
+    try:
+        speed = measure_speed(timm_name, tmp_path / "state.safetensors", 2, "fp32", stages)
+    finally:
+        torch.set_num_threads(1)
+    assert 1.0 <= speed <= 2.0
+
+
+def test_one_core_is_as_fast_as_one_core(tmp_path: Path) -> None:
+    assert measure_speed("never.made", tmp_path / "state.safetensors", 2, "fp32", STAGES) == 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,35 @@ def test_from_scratch_a_batch_passes_at_once(
     tuning.backbone.model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     tuning.train_epoch()
     assert sizes == [8, 4]  # training, validation
+
+
+def planned_epochs(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
+    """What a trial of at most 8 epochs plans after its fourth, with 10 s left and 1 s an epoch."""
+    task = SimpleNamespace(max_t=8, whole_schedule=False, deadline=10.0)
+    values = {"epoch": 4, "task": task, "_epoch_seconds": 1.0, "_view_seconds": 0.0, "views": 0} | changes
+    views = values.pop("views")
+    tuning: Any = SimpleNamespace(_images=SimpleNamespace(views_to_make=views), **values)
+    monkeypatch.setattr("autotl.train.loop.time", SimpleNamespace(time=lambda: 0.0))
+    return FineTuning._plan_epochs(tuning)
+
+
+@pytest.mark.parametrize(
+    ("changes", "planned"),
+    [
+        ({}, 8),
+        ({"_epoch_seconds": 4.0}, 6),
+        ({"_epoch_seconds": 11.0}, 5),
+        ({"_epoch_seconds": 2.0, "_view_seconds": 4.0, "views": 1}, 7),
+        ({"_epoch_seconds": 2.0, "_view_seconds": 4.0, "views": 0}, 8),
+        ({"epoch": 0, "_epoch_seconds": 11.0}, 8),
+    ],
+)
+def test_epochs_are_planned_by_the_time_left_and_the_views_to_make(
+    changes: dict[str, Any], planned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert planned_epochs(monkeypatch, **changes) == planned
+
+
+def test_a_whole_schedule_is_kept_where_the_time_ends_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = SimpleNamespace(max_t=8, whole_schedule=True, deadline=0.0)
+    assert planned_epochs(monkeypatch, task=task) == 8

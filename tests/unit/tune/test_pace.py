@@ -88,11 +88,18 @@ def test_the_predictor_counts_the_images_of_the_task(tmp_path: Path) -> None:
         seed=0,
         deadline=0.0,
         threads=2,
+        speed=1.5,
         provenance={},
     )
     assert TrainingTask.from_plain(task.to_plain()) == task
-    size = TrialSize(n_train=6, n_val=3, epochs=4, n_views=3, threads=2)
+    size = TrialSize(n_train=6, n_val=3, epochs=4, n_views=3, speed=1.5)
     assert predictor(task)(CONFIG, 4, 0) == trial_seconds(stages, 2, size, 2.0)
     assert predictor(task)(CONFIG, 4, 2) == trial_seconds(stages, 2, size, 2.0, views_from=2)
-    plain = TrialSize(n_train=6, n_val=3, epochs=4, n_views=1, threads=2)
+    plain = TrialSize(n_train=6, n_val=3, epochs=4, n_views=1, speed=1.5)
     assert predictor(task)(CONFIG | {"augmentation": "none"}, 4, 0) == trial_seconds(stages, 2, plain, 2.0)
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(9.9, 0), (10.0, 1), (39.9, 3), (40.0, 4), (1e9, 4)])
+def test_as_many_epochs_fit_as_there_is_time_for_but_no_more_than_a_full_trial_has(seconds: float, epochs: int) -> None:
+    pace = Pace(lambda config, epochs, views_from: 10.0 * epochs, max_t=4)
+    assert pace.fitting_epochs({"backbone": "net", "augmentation": "none", "freeze_depth": 3}, seconds) == epochs

@@ -14,6 +14,7 @@ from ray import tune
 
 from autotl.records import Status, TrialRecord
 from autotl.space.files import load_space
+from autotl.space.search_space import PARAMETERS
 from autotl.storage.rundir import RunDir
 from autotl.tune.pace import Pace
 from autotl.tune.recorder import Recorder
@@ -45,7 +46,7 @@ class Stage:
     def begin(self, trial_id: str) -> dict[str, Any]:
         config = self.search.suggest(trial_id)
         assert isinstance(config, dict)
-        return config
+        return {name: config[name] for name in PARAMETERS}
 
     def epoch(self, trial_id: str, epoch: int, score: float, status: str = "stopped", **more: Any) -> None:
         plain = {

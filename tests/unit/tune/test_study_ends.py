@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 
 from autotl.space.search_space import PARAMETERS, SearchSpace
 from autotl.tune.pace import Pace
-from autotl.tune.study import StudySearch
+from autotl.tune.study import RATES, STARTUP_TRIALS, StudySearch
+from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY
 
 Space = Callable[..., SearchSpace]
 Make = Callable[..., StudySearch]
@@ -163,8 +164,9 @@ def test_the_sampler_learns_from_completed_trials(make: Make, space: Space) -> N
 
 
 def test_a_depth_that_lost_twice_is_not_proposed_again(
-    point: dict[str, Any], make: Make, space: Space, tmp_path: Path
+    point: dict[str, Any], make: Make, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("autotl.tune.study.STARTUP_TRIALS", 3)
     narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 6), initial_weights=("pretrained",))
     starts = [point | {"freeze_depth": depth, "weight_decay": 0.01 * n} for n in (1, 2) for depth in (5, 6)]
     search = make(space=narrow, start_points=starts, least=lambda: 0.9)
@@ -234,7 +236,7 @@ def test_the_first_start_point_is_tried_even_if_it_may_not_fit(
     monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
     search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[point])
     assert search.suggest("t0") != "FINISHED"
-    assert search.expected("t0") == 10.0 + 4 * (10.0 - point["freeze_depth"])
+    assert search.expected("t0") == 10.0 + 1 * (10.0 - point["freeze_depth"])  # a single epoch, whatever it takes
     assert search.suggest("t1") == "FINISHED"
 
 
@@ -284,7 +286,7 @@ def test_where_a_start_point_fits_none_loses_its_views(
     assert search.suggest("t2") == "FINISHED" or search.origin("t2") != "advice"
 
 
-def test_when_time_is_short_the_best_trial_is_varied(
+def test_when_time_is_short_the_best_trial_goes_on_and_then_is_varied(
     point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -293,14 +295,68 @@ def test_when_time_is_short_the_best_trial_is_varied(
     pace = Pace(by_depth, max_t=10)
     search = make(space=narrow, deadline=100.0, start_points=[point | {"freeze_depth": 6}], pace=pace)
     best = search.suggest("t0")
+    assert (best[EPOCHS_KEY], best[CONTINUES_KEY]) == (10, "")
     search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 26.0, "status": "stopped"})
     search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
     now[0] = 83.0  # half a trial takes 20 s with its views cached, four epochs 16
-    varied = search.suggest("t1")
+    more = search.suggest("t1")
+    assert (more[EPOCHS_KEY], more[CONTINUES_KEY]) == (4, "t0")
+    assert search.continued_by("t1") == "t0"
+    assert search.origin("t1") == "continuation"
     fixed = ("backbone", "freeze_depth", "augmentation", "batch_size")
+    assert {name: more[name] for name in fixed} == {name: best[name] for name in fixed}
+    assert [more[name] for name in RATES] == pytest.approx([best[name] / 2 for name in RATES])
+    varied = search.suggest("t2")
+    assert varied[CONTINUES_KEY] == ""
     assert {name: varied[name] for name in fixed} == {name: best[name] for name in fixed}
     assert varied["learning_rate_factor"] != best["learning_rate_factor"]
-    assert search.origin("t1") == "refinement"
+    assert search.origin("t2") == "refinement"
     now[0] = 85.0
-    assert search.suggest("t2") == "FINISHED"
+    assert search.suggest("t3") == "FINISHED"
     assert search.finished
+
+
+def test_a_trial_from_scratch_does_not_go_on(
+    point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    narrow = space(scratch_share=1.0).narrow(backbone=("deep",), initial_weights=("scratch",))
+    start = point | {"initial_weights": "scratch", "freeze_depth": 0, "layer_decay": 1.0}
+    search = make(space=narrow, deadline=100.0, start_points=[start], pace=Pace(by_depth, max_t=4))
+    search.suggest("t0")
+    search.on_trial_result("t0", {"score": 0.9, "epoch": 4, "elapsed": 50.0, "status": "stopped"})
+    search.on_trial_complete("t0", {"status": "completed", "best_score": 0.9})
+    now[0] = 45.0
+    assert search.suggest("t1")[CONTINUES_KEY] == ""
+
+
+def test_a_trial_goes_on_only_where_it_is_the_best(
+    point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(6, 6), initial_weights=("pretrained",))
+    starts = [point | {"freeze_depth": 6, "weight_decay": decay} for decay in (0.01, 0.02)]
+    search = make(space=narrow, deadline=100.0, start_points=starts, pace=Pace(by_depth, max_t=10))
+    for name, score in (("t0", 0.8), ("t1", 0.9)):
+        search.suggest(name)
+        search.on_trial_result(name, {"score": score, "epoch": 10, "elapsed": 40.0, "status": "stopped"})
+        search.on_trial_complete(name, {"status": "completed", "best_score": score})
+    now[0] = 83.0
+    assert search.suggest("t2")[CONTINUES_KEY] == "t1"
+    search.on_trial_complete("t2", {"status": "completed", "best_score": 0.85})
+    assert search.suggest("t3")[CONTINUES_KEY] == ""  # t1 has gone on once, and nothing is better
+
+
+def test_before_the_sampler_knows_enough_the_best_is_varied(point: dict[str, Any], make: Make, space: Space) -> None:
+    narrow = space().narrow(backbone=("deep",), freeze_depth=(5, 7), initial_weights=("pretrained",))
+    search = make(space=narrow, start_points=[point | {"freeze_depth": 6}])
+    for place in range(STARTUP_TRIALS):
+        config = search.suggest(f"t{place}")
+        assert config["freeze_depth"] == 6
+        assert search.origin(f"t{place}") == ("refinement" if place else "advice")
+        search.on_trial_result(f"t{place}", {"score": 0.9, "epoch": 4, "elapsed": 1.0, "status": "stopped"})
+        search.on_trial_complete(f"t{place}", {"status": "completed", "best_score": 0.9 - place / 100})
+    search.suggest("then")
+    assert search.origin("then") == "search"
