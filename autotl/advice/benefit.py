@@ -60,6 +60,7 @@ class Benefit:
         verdict: whether that interval lies above 0, holds it, or lies below; "undecided" where fewer than half of the
             planned epochs are common to both.
         tried: trials from which each curve was picked by the validation images, pretrained and scratch.
+        images: training images of both curves, of how many; None for all.
         sentences: all of it in words.
     """
 
@@ -77,6 +78,7 @@ class Benefit:
     difference: Estimate
     verdict: Verdict
     tried: tuple[int, int]
+    images: tuple[int, int] | None
     sentences: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +86,8 @@ class Benefit:
         plain = asdict(self) | {"pretrained": list(self.pretrained), "scratch": list(self.scratch)}
         if math.isnan(self.standard_error.pretrained):
             plain["standard_error"] = None
-        return plain | {"tried": list(self.tried), "sentences": list(self.sentences)}
+        images = None if self.images is None else list(self.images)
+        return plain | {"tried": list(self.tried), "images": images, "sentences": list(self.sentences)}
 
 
 def compare_curves(
@@ -98,6 +101,7 @@ def compare_curves(
     half_width: float = math.nan,
     tried: tuple[int, int] = (1, 1),
     failure: str = "",
+    images: tuple[int, int] | None = None,
 ) -> Benefit:
     """The three benefits, over the epochs that both curves have.
 
@@ -111,6 +115,7 @@ def compare_curves(
             `n_images`); it is taken for both curves.
         tried: trials from which each curve was picked, pretrained and scratch.
         failure: what ended a curve early, if it was not the time.
+        images: training images of both curves, of how many; None for all.
 
     Raises:
         ValueError: if a curve has no epoch of training, or there are no images.
@@ -140,6 +145,7 @@ def compare_curves(
         difference=difference,
         verdict=_verdict(difference) if epochs >= DECIDING_SHARE * planned else "undecided",
         tried=tried,
+        images=images,
         sentences=(),
     )
     return replace(measured, sentences=_sentences(measured, failure))
@@ -189,13 +195,22 @@ def _sentences(benefit: Benefit, failure: str) -> tuple[str, ...]:
     verdict = _undecided_sentence(benefit, failure) if undecided else _verdict_sentence(benefit)
     choice = (_choice_sentence(benefit),) if benefit.tried[0] > 1 else ()
     early_end = (_early_end_sentence(benefit),) if benefit.epochs < benefit.planned and not undecided else ()
+    part = () if benefit.images is None else (_part_sentence(*benefit.images),)
     return (
+        *part,
         _start_sentence(benefit),
         _slope_sentence(benefit),
         _asymptote_sentence(benefit),
         verdict,
         *choice,
         *early_end,
+    )
+
+
+def _part_sentence(n_images: int, n_all: int) -> str:
+    return (
+        f"Both were trained on {n_images} of {n_all} training images, as many as the time allows for enough epochs; "
+        "as a rule pretraining gains less with more."
     )
 
 

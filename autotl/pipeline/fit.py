@@ -82,7 +82,10 @@ def _measure_benefit(
         console.line("  benefit of pretraining not measured: training from scratch would not fit a fifth of the time")
     if not kept.benefit or not context.run.has_model:
         return None
-    measured = measure_benefit(context.run, records, min(context.end - kept.end, time.time() + kept.benefit))
+    end = context.end - kept.end
+    if not context.settings.measure_benefit:  # unasked, it has no more than was kept back
+        end = min(end, time.time() + kept.benefit)
+    measured = measure_benefit(context.run, records, end)
     for trial in measured.trials:
         keep(trial)
     if measured.benefit is None:

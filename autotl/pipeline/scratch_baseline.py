@@ -22,15 +22,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from autotl.advice.benefit import Benefit, compare_curves
+from autotl.data.splits import stratified_order
 from autotl.records import Estimate, Status, TrialRecord, finite_or_none
 from autotl.space.search_space import SCRATCH_VALUES, Config
 from autotl.storage.rundir import RunDir, read_json, write_json
 from autotl.storage.saved_model import ModelCard, load_card, offer
 from autotl.train.epoch import EpochReport, OutOfTime
 from autotl.train.loop import FineTuning
-from autotl.train.task import TrainingTask
+from autotl.train.task import TrainingTask, save_manifest
 from autotl.tune.pace import predictor
+
+ENOUGH_EPOCHS = 4
+"""Where all training images allow fewer, both are trained on half of them, or half of that, and so on."""
+FEWEST_IMAGES = 64
+"""No curve is of fewer training images for that reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +54,11 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     """Train until `deadline`, and compare the curves as far as both go.
 
     The winner is compared where it was trained from pretrained weights, else the best trial that was. Both have as many
-    epochs as fit the time. Its curve is taken as it was recorded if it has so many; else it is trained again, in turn
-    with the one from scratch. Either becomes
-    the run's model if its score is higher than those of all trials and of the model there, which may be an average.
-    Of the new curve from scratch and the whole ones that the search has of the same backbone, the one that ends highest
-    is compared.
+    epochs as fit the time, and where these are few, a part of the training images. Its curve is taken as it was
+    recorded if it has so many epochs of all images; else it is trained again, in turn with the one from scratch. Either
+    becomes the run's model if it saw all images, and its score is higher than those of all trials and of the model
+    there, which may be an average. Of the new curve from scratch and the whole ones that the search has of the same
+    backbone, the one that ends highest is compared.
 
     Args:
         run: with the task of the search in its cache, and a model.
@@ -63,17 +71,21 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     if chosen is None or not task_file.exists():
         return Measured(None, why="no trial from pretrained weights has a score")
     task = replace(TrainingTask.from_plain(read_json(task_file)), deadline=deadline, whole_schedule=True)
-    task = replace(task, max_t=fitting_epochs(task, chosen.config))
-    best = max(record.score for record in records if record.score is not None)
+    task, images = fitting(task, chosen.config, run)
+    # A model of some of the images is for the comparison only.
+    best = math.inf if images else max(record.score for record in records if record.score is not None)
     scratch = Training(task, run, scratch_config(chosen.config), "benefit-scratch", best)
-    again = None if is_whole(chosen, task.max_t) else Training(task, run, chosen.config, "benefit-pretrained", best)
+    recorded = images is None and is_whole(chosen, task.max_t)
+    again = None if recorded else Training(task, run, chosen.config, "benefit-pretrained", best)
     trainings = [scratch] if again is None else [again, scratch]
     train_in_turn(trainings, task)
-    trials = tuple(training.record(len(records) + place) for place, training in enumerate(trainings))
+    trials = tuple(training.record(len(records) + place, images) for place, training in enumerate(trainings))
     for trial in trials:
         run.append_trial(trial.to_json())
     pretrained = chosen.curve if again is None else tuple(again.curve)
-    rivals = [trial for trial in trials[-1:] if trial.epochs] + whole_scratch(records, chosen, task.max_t)
+    rivals = [trial for trial in trials[-1:] if trial.epochs]
+    if images is None:
+        rivals += whole_scratch(records, chosen, task.max_t)
     if len(pretrained) < 2 or not rivals:
         return Measured(None, trials, _why_not(trainings))
     validation = scratch.validation or winner.validation
@@ -87,23 +99,57 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
         half_width=(validation.high - validation.low) / 2,
         tried=(len(_scored(records, "pretrained")), len(rivals)),
         failure=_failure(trainings),
+        images=images,
     )
     write_json(run.benefit, benefit.to_json())
     return Measured(benefit, trials)
 
 
-def fitting_epochs(task: TrainingTask, config: Config) -> int:
-    """Epochs for which both can be trained until the deadline, so that their rates fall to zero; at most a trial's.
+def fitting(task: TrainingTask, config: Config, run: RunDir) -> tuple[TrainingTask, tuple[int, int] | None]:
+    """The task with as many epochs as fit the time; and, where all images allow few, with some of them.
 
     Args:
-        task: with the deadline.
-        config: from pretrained weights; views of its frozen stages are cached.
+        task: with the deadline and the epochs of a full trial.
+        config: from pretrained weights.
+        run: in whose cache the list of some images is written.
+
+    Returns:
+        The task, and how many training images it has of how many; None for all.
+    """
+    enough = min(ENOUGH_EPOCHS, task.max_t)
+    epochs = fitting_epochs(task, config, config["freeze_depth"])
+    if epochs >= enough:
+        return replace(task, max_t=epochs), None
+    labels, split = task.load_manifest()
+    rows = np.flatnonzero(split == "train")
+    order = rows[stratified_order(labels[rows], task.seed)]
+    some, manifest, n_images = task, run.cache / "benefit-manifest.npz", len(rows)
+    while epochs < enough and n_images >= 2 * FEWEST_IMAGES:
+        n_images //= 2
+        kept = split.copy()
+        kept[order[n_images:]] = ""
+        save_manifest(manifest, labels, kept)
+        some = replace(task, manifest=str(manifest))
+        epochs = fitting_epochs(some, config, 0)
+    return replace(some, max_t=epochs), None if some is task else (n_images, len(rows))
+
+
+def fitting_epochs(task: TrainingTask, config: Config, views_from: int) -> int:
+    """Epochs for which both can be trained until the deadline, so that their rates fall to zero.
+
+    Args:
+        task: with the deadline and the epochs of a full trial, which are the most.
+        config: from pretrained weights.
+        views_from: the depth at which views of the images are cached for `config`; 0 if at none.
+
+    Returns:
+        One or more.
     """
     predict, scratch = predictor(task), scratch_config(config)
     seconds = task.deadline - time.time()
 
     def both(epochs: int) -> float:
-        return predict(scratch, epochs, 0) + predict(config, epochs, config["freeze_depth"])
+        return predict(scratch, epochs, 0) + predict(config, epochs, views_from)
 
     return next((epochs for epochs in range(task.max_t, 1, -1) if both(epochs) <= seconds), 1)
 
@@ -210,8 +256,9 @@ class Training:
         if report.score > max(self._beaten, load_card(self._run.model).score):
             offer(self._run, card, tuning.backbone.model.state_dict)
 
-    def record(self, number: int) -> TrialRecord:
-        """What became of it."""
+    def record(self, number: int, images: tuple[int, int] | None) -> TrialRecord:
+        """What became of it; `images` as in `Benefit`."""
+        part = "" if images is None else f"trained on {images[0]} of {images[1]} images"
         ended = Status.COMPLETED if self.epochs == self._task.max_t else Status.TIMED_OUT
         metrics: dict[str, Any] = {} if self._best is None else dict(self._best.metrics)
         return TrialRecord(
@@ -227,7 +274,7 @@ class Training:
             train_losses=tuple(self.train_losses),
             error=self.error,
             origin="benefit",
-            note="" if self._tuning is None else self._tuning.note,
+            note="; ".join(filter(None, [part, "" if self._tuning is None else self._tuning.note])),
         )
 
 
