@@ -50,7 +50,7 @@ class Schedule:
         slots: trials at once, and the cores and GPUs of each.
         epochs: of a full trial.
         views: that are cached of the training images.
-        trials: full trials that are expected to fit the time.
+        trials: full trials that are expected to fit the time; 0 where not one does.
         seconds: of a full trial, expected.
     """
 
@@ -63,12 +63,15 @@ class Schedule:
     @property
     def sentence(self) -> str:
         """The plan in words."""
-        where = "GPU" if self.slots.gpus else "core" if self.slots.cpus == 1 else f"{self.slots.cpus} cores"
-        trials = "about 1 trial" if self.trials <= 1 else f"about {self.trials} trials"
-        return (
-            f"{trials} of {self.epochs} epochs ({self.seconds:.0f} s each), {self.slots.count} at once "
-            f"with {where if where[0].isdigit() else f'one {where}'} each, {self.views} augmented views of the images"
-        )
+        each = "one GPU" if self.slots.gpus else "one core" if self.slots.cpus == 1 else f"{self.slots.cpus} cores"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        seconds = f"{self.seconds:.0f} s"
+        trials = f"about {self.trials} trials of {epochs} ({seconds} each)"
+        if self.trials == 1:
+            trials = f"about 1 trial of {epochs} ({seconds})"
+        elif not self.trials:
+            trials = f"too short for a full trial of {epochs} ({seconds}), so what fits is tried"
+        return f"{trials}, {self.slots.count} at once with {each} each, {self.views} augmented views of the images"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -137,7 +140,7 @@ def plan_schedule(
         return best[1]
     # Not even the shortest fits: as fast as can be, and the trial plans for what there is.
     slots, epochs = max(choices, key=lambda choice: choice.cpus), min(lengths)
-    return Schedule(slots, epochs, FEWEST_VIEWS, 1, cost(slots, epochs, FEWEST_VIEWS)[1])
+    return Schedule(slots, epochs, FEWEST_VIEWS, 0, cost(slots, epochs, FEWEST_VIEWS)[1])
 
 
 def _affordable_views(seconds: Sequence[float]) -> int:

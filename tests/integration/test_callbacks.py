@@ -8,6 +8,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,14 +152,14 @@ class TestRecords:
 
 def test_a_narrowed_space_is_searched_as_it_is(dataset: Path, tmp_path: Path) -> None:
     """Of the shipped space a fit would begin at the advice's depths, which are lower."""
-    space = autotl.load_space("default").narrow(freeze_depth=(6, 7), augmentation=("none",))
+    space = replace(autotl.load_space("default").narrow(freeze_depth=(6, 7), augmentation=("none",)), max_t=3)
     run = tmp_path / "run"
     result = autotl.fit(
         dataset, backbones=LITE0, search_space=space, n_trials=3, timeout="10m", output_dir=run, quiet=True
     )
     trials = [trial for trial in result.trials if trial.origin != "probe"]
     assert len(trials) == 3
-    assert all(trial.status in (Status.COMPLETED, Status.STOPPED) for trial in trials), trials
+    assert all(trial.status is Status.COMPLETED for trial in trials), trials
     assert {trial.config["freeze_depth"] for trial in trials} <= {6, 7}
     assert {trial.config["augmentation"] for trial in trials} == {"none"}
     assert min(point["freeze_depth"] for point in result.advice.start_points) < 6

@@ -150,8 +150,9 @@ def test_a_trial_among_failures_is_recorded_whole(searched: Search) -> None:
 
 
 def test_start_points_are_the_advices_and_the_rest_the_searchs(searched: Search) -> None:
+    """So few trials tell the sampler nothing yet: the rest are variations of the best."""
     _, records, _ = searched
-    assert sorted(record.origin for record in records) == ["advice"] * 4 + ["search"] * 3
+    assert sorted(record.origin for record in records) == ["advice"] * 4 + ["refinement"] * 3
 
 
 def test_records_are_reported_numbered_and_written_as_they_come(searched: Search) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from autotl.frozen import prepare as module
 from autotl.frozen.activations import BATCH, ImageLoader, embed_stages
 from autotl.frozen.prepare import TIMED_BATCHES, EmbeddingTime, PreparedBackbone
 from autotl.models.backbone import Preprocessing
-from autotl.models.catalog import load_catalog
+from autotl.models.catalog import BackboneEntry, load_catalog
 
 ROWS = np.array([1, 3, 4, 8])
 EMBEDDINGS = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -89,3 +90,51 @@ def test_the_time_of_embedding_is_that_with_nothing_decoded_beside_it(
     assert timing.seconds(machine.forward, loader, rows, 1) == 20.0
     assert machine.now - embedded == (TIMED_BATCHES if decoding > 20 - TIMED_BATCHES else 0)
     assert len(done) == 20
+
+
+class TestTheSameWeights:
+    """`prepare` with backbones that are known, and loading and embedding replaced."""
+
+    @pytest.fixture
+    def embedded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The names of timm that come as far as embedding, which then fails."""
+        names: list[str] = []
+
+        def stop(backbone: str, *_: object) -> None:
+            names.append(backbone)
+            raise InterruptedError
+
+        loaded = torch.nn.Linear(1, 1), Path("loaded.safetensors"), "aa11"
+        monkeypatch.setattr(module, "_load", lambda entry, folder, allow_download: loaded)
+        monkeypatch.setattr(module, "preprocessing_of", lambda model: Preprocessing(2, 1.0, (0.0,), (1.0,), 2))
+        monkeypatch.setattr(module, "wrap", stop)
+        return names
+
+    @staticmethod
+    def prepare(entry: BackboneEntry, known: PreparedBackbone) -> PreparedBackbone:
+        store = SimpleNamespace(size=2, open=lambda: np.zeros((1, 2, 2, 3), np.uint8))
+        arguments = {
+            "allow_download": False,
+            "workers": 1,
+            "passes": 1,
+            "cache": None,
+            "on_progress": lambda done: None,
+        }
+        return module.prepare(entry, store, ROWS, Path(), None, known=[known], **arguments)  # type: ignore[arg-type]
+
+    def test_nothing_is_embedded_twice(self, prepared: PreparedBackbone, embedded: list[str]) -> None:
+        copy = replace(prepared.entry, name="copy")
+        again = self.prepare(copy, replace(prepared, weights_sha256="aa11"))
+        assert again.entry == copy
+        assert again.embeddings is prepared.embeddings
+        assert again.state == Path("loaded.safetensors")
+        assert embedded == []
+
+    @pytest.mark.parametrize("known", [{"weights_sha256": "bb22"}, {"weights_sha256": "aa11", "timm_name": "another"}])
+    def test_other_weights_and_architectures_are(
+        self, prepared: PreparedBackbone, embedded: list[str], known: dict[str, str]
+    ) -> None:
+        entry = replace(prepared.entry, timm_name=known.get("timm_name", prepared.entry.timm_name))
+        with pytest.raises(InterruptedError):
+            self.prepare(prepared.entry, replace(prepared, weights_sha256=known["weights_sha256"], entry=entry))
+        assert embedded == [prepared.entry.timm_name]

@@ -157,7 +157,12 @@ def sentences() -> Sequence[tuple[Schedule, str]]:
     return (
         (
             Schedule(Slots(1, 2, 0.0), 12, 4, 1, 31.2),
-            "about 1 trial of 12 epochs (31 s each), 1 at once with 2 cores each, 4 augmented views of the images",
+            "about 1 trial of 12 epochs (31 s), 1 at once with 2 cores each, 4 augmented views of the images",
+        ),
+        (
+            Schedule(Slots(1, 2, 0.0), 2, 3, 0, 42.0),
+            "too short for a full trial of 2 epochs (42 s), so what fits is tried, "
+            "1 at once with 2 cores each, 3 augmented views of the images",
         ),
         (
             Schedule(Slots(4, 1, 0.0), 8, 3, 24, 60.0),

@@ -141,6 +141,25 @@ class TestChoiceOfViews:
         assert (images.is_divided, images.note) == (True, "")
 
 
+class TestViewsToMake:
+    def test_what_is_cached_or_was_seen_need_not_be_made(
+        self, make: Callable[..., TrialImages], views: FakeViews
+    ) -> None:
+        views.cached = {2}
+        images = make(LIGHT, n_views=4)
+        left = [images.views_to_make]
+        for _ in range(4):
+            images.training_view()
+            left.append(images.views_to_make)
+        assert left == [3, 3, 2, 1, 0]
+
+    def test_without_augmentation_there_is_one(self, make: Callable[..., TrialImages], views: FakeViews) -> None:
+        assert make(n_views=4).views_to_make == 1
+
+    def test_where_frozen_stages_run_in_every_epoch_there_are_none(self, make: Callable[..., TrialImages]) -> None:
+        assert make(LIGHT, n_views=4, cache_activations=False).views_to_make == 0
+
+
 class TestWhyFrozenStagesRunInEveryEpoch:
     def test_full_fine_tuning_has_nothing_to_cache(self, make: Callable[..., TrialImages], tmp_path: Path) -> None:
         images = make({"freeze_depth": 0})

@@ -40,6 +40,17 @@ def test_a_deep_trial_leaves_the_views_of_the_base_depth_behind() -> None:
     assert pace.expect(OTHER) == 4.0
 
 
+def test_evaluation_views_are_there_from_the_beginning_for_trials_that_augment_nothing() -> None:
+    pace = Pace(predict, max_t=4, evaluation_depths={"net": 1})
+    plain = CONFIG | {"augmentation": "none"}
+    assert pace.expect(plain) == 4.0 + 2.5
+    assert pace.expect(plain | {"freeze_depth": 1}) == 4.0
+    assert pace.expect(plain | {"backbone": "other"}) == 9.0
+    assert pace.expect(CONFIG) == 9.0
+    pace.begin("t0", plain)
+    assert pace.expect(plain) == 4.0
+
+
 def test_expectations_follow_the_median_of_what_trials_took() -> None:
     pace = Pace(predict, max_t=4)
     for place, slower in enumerate((1.0, 2.0, 30.0)):
