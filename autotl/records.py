@@ -14,7 +14,7 @@ class Status(StrEnum):
     COMPLETED = "completed"
     """It trained for all its epochs."""
     STOPPED = "stopped"
-    """The scheduler stopped it early because others were better at the same epoch."""
+    """Ended between two epochs with time left, as older versions did; also how a trial reports that still runs."""
     TIMED_OUT = "timed_out"
     """The time was up."""
     FAILED = "failed"

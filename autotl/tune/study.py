@@ -1,7 +1,7 @@
 """The only file that knows Optuna: a search space as an Optuna study, driven by Ray Tune.
 
 `StudySearch` is Ray's `OptunaSearch` with four of its habits mended (Ray 2.60, Optuna 5):
-trials that the scheduler stopped are reported as PRUNED, not as COMPLETE with their last value, so that the sampler
+trials that were ended early are reported as PRUNED, not as COMPLETE with their last value, so that the sampler
 does not compare one epoch with ten; a NaN ends a trial as FAIL instead of leaving it RUNNING for ever; a trial that
 crashes keeps the scores it had reported; every run has a study name of its own.
 """

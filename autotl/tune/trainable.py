@@ -120,7 +120,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         assert self._fine_tuning is not None
         if report.epoch >= self._fine_tuning.planned and not report.timed_out:
             return Status.COMPLETED
-        # A trial that goes on counts as stopped: if the scheduler ends it, this is its last word.
+        # A trial that goes on counts as stopped: if it is ended from outside, this is its last word.
         return Status.TIMED_OUT if report.timed_out or time.time() >= self._task.deadline else Status.STOPPED
 
     def _result(self, report: EpochReport | None, status: Status, error: str) -> dict[str, Any]:
