@@ -44,7 +44,8 @@ class Slots:
 def plan_slots(cpus: int, gpus: int, asked: Resources) -> Slots:
     """Divide cores and GPUs among trials: one slot a GPU where there are any, else one a core up to `MAX_SLOTS`.
 
-    One core a trial wastes nothing on synchronisation, and gives the scheduler rivals to compare.
+    One core a trial wastes nothing on synchronisation. How long trials are is not known yet: what is planned then may
+    divide a machine's cores in another way (`autotl.pipeline.schedule`).
     """
     per_trial_gpus = asked.gpus_per_trial if asked.gpus_per_trial is not None else (1.0 if gpus else 0.0)
     count = asked.slots
