@@ -116,20 +116,9 @@ class RaySession:
             self._error = error
         self._started.set()
         if self._error is None:
-            self._warm()
+            with contextlib.suppress(Exception):  # nothing depends on it
+                _import_trainable()
         self._leaving.wait()
-
-    def _warm(self) -> None:
-        """Import what the search needs, here and in a process of Ray: it would take seconds of the time for trials.
-
-        Ray gives the process to the first trial. Nobody waits for this, and nothing depends on it.
-        """
-        with contextlib.suppress(Exception):
-            if self._owned and self._resources.address is None:
-                import ray
-
-                ray.remote(num_cpus=1)(_import_trainable).remote()
-            _import_trainable()
 
     def _connect(self) -> Slots:
         for name, value in _QUIET.items():
@@ -161,6 +150,7 @@ class RaySession:
 
 
 def _import_trainable() -> None:
+    """What the search will need: importing it then would take seconds of the time for trials."""
     import autotl.tune.recorder
     import autotl.tune.trainable  # noqa: F401
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from types import SimpleNamespace
-
 import pytest
 
 from autotl.errors import SearchError
 from autotl.settings import Resources
-from autotl.tune import session as module
 from autotl.tune.session import MAX_SLOTS, RaySession, Slots, plan_slots
 
 
@@ -69,39 +64,11 @@ def test_a_ray_that_does_not_come_up_is_not_waited_for_for_ever(monkeypatch: pyt
         session.wait()
 
 
-@pytest.fixture
-def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where the trainable was imported; Ray is pretended, and its workers do at once what they are told."""
-    places: list[str] = []
-
-    def remote(**_: object) -> Callable[..., object]:
-        return lambda function: SimpleNamespace(remote=lambda: places.append("worker"))
-
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(remote=remote))
-    monkeypatch.setattr(module, "_import_trainable", lambda: places.append("here"))
-    return places
-
-
-@pytest.mark.parametrize(
-    ("resources", "owned", "expected"),
-    [
-        (Resources(), True, ["worker", "here"]),
-        (Resources(), False, ["here"]),  # somebody else's Ray, whose cores are theirs
-        (Resources(address="ray://somewhere:10001"), True, ["here"]),
-    ],
-)
-def test_a_ray_of_ones_own_imports_the_trainable_in_a_worker_too(
-    imports: list[str], resources: Resources, owned: bool, expected: list[str]
-) -> None:
-    session = RaySession(resources)
-    session._owned = owned
-    session._warm()
-    assert imports == expected
-
-
-def test_an_import_in_advance_that_fails_stops_nothing(imports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_in_advance_that_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ImportError("no module named anything")
 
-    monkeypatch.setattr(module, "_import_trainable", fail)
-    RaySession(Resources())._warm()
+    monkeypatch.setattr("autotl.tune.session._import_trainable", fail)
+    monkeypatch.setattr(RaySession, "_connect", lambda session: Slots(1, 1, 0.0))
+    with RaySession(Resources()) as session:
+        assert session.wait() == Slots(1, 1, 0.0)
