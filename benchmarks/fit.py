@@ -202,9 +202,9 @@ def overhead(n_trials: int = 40) -> None:
             data = read_data(context)
             probed = probe_backbones(context, data, probes.append)
             advice = make_advice(context, data, probed)
-            slots = ray.wait()
+            choices = ray.choices()
             begun = time.perf_counter()
-            search(context, data, probed, advice, slots, probes, trials.append)
+            slots = search(context, data, probed, advice, choices, probes, trials.append).schedule.slots
             seconds = time.perf_counter() - begun
     inside = sum(record.seconds for record in trials) / slots.count
     print(f"{len(trials)} trials, {slots.count} slots: {seconds:.1f} s, of which {inside:.1f} s inside trials")

@@ -107,9 +107,9 @@ def measured_fit(folder: Path, root: Path) -> None:
         with stage("advise"):
             advice = make_advice(context, data, probed)
         with stage("wait for Ray"):
-            slots = ray.wait()
+            choices = ray.choices()
         with stage("search"):
-            search(context, data, probed, advice, slots, probes, trials.append)
+            search(context, data, probed, advice, choices, probes, trials.append)
         with stage("test"):
             finish(context, data, advice, [*probes, *trials], interrupted=False)
     statuses = [str(trial.status) for trial in trials]

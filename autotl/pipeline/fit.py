@@ -44,7 +44,7 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
         advice = make_advice(context, data, probed)
         write_json(context.run.advice, advice.to_json())
         raise_if_pressed()
-        searched = search(context, data, probed, advice, ray.wait(), tuple(records), keep)
+        searched = search(context, data, probed, advice, ray.choices(), tuple(records), keep)
         interrupted, schedule = searched.interrupted, searched.schedule
         if not interrupted:
             kept = keep_back(context.settings, advice, data.n_images)

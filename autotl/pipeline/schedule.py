@@ -11,7 +11,7 @@ from typing import Any
 
 from autotl.space.search_space import Config, SearchSpace
 from autotl.tune.pace import Predict
-from autotl.tune.session import MAX_SLOTS, Slots
+from autotl.tune.session import Slots
 
 GAIN = 0.5
 """What fine-tuning without end gains over the linear probe, as a share of what the probe misses."""
@@ -76,20 +76,6 @@ class Schedule:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self) | {"sentence": self.sentence}
-
-
-def slot_choices(slots: Slots, cores: int, *, free: bool) -> tuple[Slots, ...]:
-    """The ways to divide this machine among trials that are worth comparing.
-
-    Args:
-        slots: what was planned without knowing the data.
-        cores: of this machine.
-        free: whether nothing else was asked for, and trials run on the cores of one machine.
-    """
-    if not free or slots.gpus:
-        return (slots,)
-    counts = [count for count in range(1, min(MAX_SLOTS, cores) + 1) if cores % count == 0 or count == slots.count]
-    return tuple(Slots(count, cores // count, 0.0) for count in counts)
 
 
 def plan_schedule(

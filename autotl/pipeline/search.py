@@ -22,9 +22,8 @@ from autotl.pipeline.averaging import average_winner
 from autotl.pipeline.budget import keep_back
 from autotl.pipeline.context import PreparedData, RunContext
 from autotl.pipeline.probe import ProbedBackbone, labelled_features
-from autotl.pipeline.schedule import MOST_VIEWS, Schedule, plan_schedule, slot_choices
+from autotl.pipeline.schedule import MOST_VIEWS, Schedule, plan_schedule
 from autotl.records import TrialRecord
-from autotl.settings import Resources
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import Config, SearchSpace
 from autotl.storage.saved_model import load_card
@@ -61,7 +60,7 @@ def search(
     data: PreparedData,
     probed: Sequence[ProbedBackbone],
     advice: Advice,
-    slots: Slots,
+    choices: Sequence[Slots],
     probes: Sequence[TrialRecord],
     on_record: Callable[[TrialRecord], None],
 ) -> SearchOutcome:
@@ -69,14 +68,14 @@ def search(
 
     Args:
         context, data, probed, advice: what is known.
-        slots: how the machine or cluster would be divided without knowing the data.
+        choices: how the machine or cluster may be divided among trials.
         probes: records of the linear probes.
         on_record: called with the record of every trial as it ends.
 
     A failure of Ray Tune itself is shown, and ends the search as if its time were up: there is a model.
     """
     kept = keep_back(context.settings, advice, data.n_images)
-    plan, schedule = _plan(context, data, probed, advice, slots, context.end - kept.total, len(probes))
+    plan, schedule = _plan(context, data, probed, advice, choices, context.end - kept.total, len(probes))
     left = plan.task.deadline - time.time()
     _show_plan(context.console, plan, schedule, left)
     trials: list[TrialRecord] = []
@@ -102,7 +101,7 @@ def _plan(
     data: PreparedData,
     probed: Sequence[ProbedBackbone],
     advice: Advice,
-    slots: Slots,
+    choices: Sequence[Slots],
     deadline: float,
     first_number: int,
 ) -> tuple[SearchPlan, Schedule]:
@@ -110,8 +109,8 @@ def _plan(
     context.run.space.write_text(to_toml(space), "utf-8")
     points = start_points_of(advice.start_points, space.backbones, duplicates)
     starts = [space.clip(point, n_stages) for point in points]
-    task = make_task(context, data, probed, space, slots, deadline)
-    task, schedule = _schedule(context, task, space, starts, slots)
+    task = make_task(context, data, probed, space, choices[0], deadline)
+    task, schedule = _schedule(context, task, space, starts, choices)
     plan = SearchPlan(
         run=context.run,
         task=task,
@@ -126,7 +125,7 @@ def _plan(
 
 
 def _schedule(
-    context: RunContext, task: TrainingTask, space: SearchSpace, starts: Sequence[Config], slots: Slots
+    context: RunContext, task: TrainingTask, space: SearchSpace, starts: Sequence[Config], choices: Sequence[Slots]
 ) -> tuple[TrainingTask, Schedule]:
     """The task with the length of its trials and the cores of each, and how that was chosen."""
     measured = local_cpus(), task.speed
@@ -139,7 +138,6 @@ def _schedule(
         return predictor(at(chosen, views))
 
     _, split = task.load_manifest()
-    free = context.settings.resources == Resources()
     schedule = plan_schedule(
         space,
         starts,
@@ -147,7 +145,7 @@ def _schedule(
         int((split == "train").sum()),
         len(task.classes),
         task.deadline - time.time(),
-        slot_choices(slots, local_cpus(), free=free),
+        choices,
         context.settings.budget.n_trials,
     )
     task = replace(at(schedule.slots, schedule.views), max_t=schedule.epochs)

@@ -58,6 +58,19 @@ def plan_slots(cpus: int, gpus: int, asked: Resources) -> Slots:
     return Slots(count, asked.cpus_per_trial or max(1, cpus // count), per_trial_gpus)
 
 
+def slot_choices(slots: Slots, cores: int) -> tuple[Slots, ...]:
+    """The ways to divide the cores of this machine among trials that are worth comparing.
+
+    Args:
+        slots: what was planned without knowing the data; with GPUs, it stays.
+        cores: of this machine.
+    """
+    if slots.gpus:
+        return (slots,)
+    counts = [count for count in range(1, min(MAX_SLOTS, cores) + 1) if cores % count == 0 or count == slots.count]
+    return tuple(Slots(count, cores // count, 0.0) for count in counts)
+
+
 def _gpu_slots(gpus: int, per_trial: float) -> int:
     """Trials that fit `gpus` at once. Ray takes a part of a GPU from one: on two GPUs four of 0.4 fit, not five."""
     if per_trial >= 1:
@@ -68,8 +81,8 @@ def _gpu_slots(gpus: int, per_trial: float) -> int:
 class RaySession:
     """Ray, started in the background while the images are embedded, and left as it was found.
 
-    Use as a context manager; `wait` returns the slots when Ray is up. The thread that starts Ray lives until the
-    session ends: Linux kills Ray's processes when the thread that started them ends, not only with the process.
+    Use as a context manager; `wait` and `choices` return slots when Ray is up. The thread that starts Ray lives until
+    the session ends: Linux kills Ray's processes when the thread that started them ends, not only with the process.
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -108,6 +121,16 @@ class RaySession:
             where = self._resources.address or "this machine"
             raise SearchError(f"Ray could not be started on {where}: {self._error}") from self._error
         return self._slots
+
+    def choices(self) -> tuple[Slots, ...]:
+        """The ways to divide the running Ray: several where it is this call's own, and nothing was asked; else one.
+
+        Raises:
+            SearchError: as `wait`.
+        """
+        slots = self.wait()
+        free = self._owned and self._resources == Resources()
+        return slot_choices(slots, local_cpus()) if free else (slots,)
 
     def _start(self) -> None:
         try:

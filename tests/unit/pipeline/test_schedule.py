@@ -19,7 +19,6 @@ from autotl.pipeline.schedule import (
     Schedule,
     expected_maximum,
     plan_schedule,
-    slot_choices,
     value,
 )
 from autotl.space.files import load_space
@@ -125,16 +124,6 @@ class TestViews:
 
     def test_there_are_no_more_than_epochs(self) -> None:
         assert plan(9.0, predict_with=predict_with(10.0, 0.0)).views <= max(FEWEST_VIEWS, plan(9.0).epochs)
-
-
-class TestSlots:
-    def test_the_cores_of_one_machine_are_divided_in_several_ways(self) -> None:
-        choices = slot_choices(Slots(8, 2, 0.0), 16, free=True)
-        assert choices == tuple(Slots(count, 16 // count, 0.0) for count in (1, 2, 4, 8))
-
-    @pytest.mark.parametrize(("slots", "free"), [(Slots(2, 1, 0.0), False), (Slots(2, 4, 1.0), True)])
-    def test_what_was_asked_for_and_gpus_are_left_as_they_are(self, slots: Slots, free: bool) -> None:
-        assert slot_choices(slots, 8, free=free) == (slots,)
 
 
 class TestValue:

@@ -6,7 +6,7 @@ import pytest
 
 from autotl.errors import SearchError
 from autotl.settings import Resources
-from autotl.tune.session import MAX_SLOTS, RaySession, Slots, plan_slots
+from autotl.tune.session import MAX_SLOTS, RaySession, Slots, plan_slots, slot_choices
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,34 @@ def test_a_whole_number_of_trials_fills_a_gpu(gpus: int, parts: int) -> None:
 def test_slots_never_need_more_cores_than_there_are(cpus: int) -> None:
     slots = plan_slots(cpus, 0, Resources())
     assert 1 <= slots.count * slots.cpus <= cpus
+
+
+def test_the_cores_of_one_machine_are_divided_in_several_ways() -> None:
+    assert slot_choices(Slots(8, 2, 0.0), 16) == tuple(Slots(count, 16 // count, 0.0) for count in (1, 2, 4, 8))
+
+
+def test_with_gpus_the_slots_stay() -> None:
+    assert slot_choices(Slots(2, 4, 1.0), 8) == (Slots(2, 4, 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("resources", "owned", "several"),
+    [
+        (Resources(), True, True),
+        (Resources(), False, False),  # joined: its cores are not those of this machine
+        (Resources(slots=2), True, False),
+        (Resources(address="ray://somewhere:10001"), True, False),
+    ],
+)
+def test_there_is_a_choice_where_ray_is_ones_own_and_nothing_was_asked(
+    monkeypatch: pytest.MonkeyPatch, resources: Resources, owned: bool, several: bool
+) -> None:
+    monkeypatch.setattr("autotl.tune.session.local_cpus", lambda: 6)
+    monkeypatch.setattr(RaySession, "wait", lambda session: Slots(2, 3, 0.0))
+    session = RaySession(resources)
+    session._owned = owned
+    assert (len(session.choices()) > 1) is several
+    assert Slots(2, 3, 0.0) in session.choices()
 
 
 def test_a_ray_that_does_not_come_up_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
