@@ -46,8 +46,8 @@ class _NoRay:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def wait(self) -> Slots:
-        return Slots(1, 1, 0.0)
+    def choices(self) -> tuple[Slots, ...]:
+        return (Slots(1, 1, 0.0),)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -90,7 +90,7 @@ class NoRay:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def wait(self) -> Slots:
+    def choices(self) -> tuple[Slots, ...]:
         raise AssertionError("the search began")
 
 

@@ -36,7 +36,7 @@ class CtrlC:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def wait(self) -> Slots:
+    def choices(self) -> tuple[Slots, ...]:
         raise KeyboardInterrupt
 
 
