@@ -23,6 +23,7 @@ from statistics import mean
 from typing import Any
 
 from fit import with_test_split
+from oracle import append_line, read_table
 
 HERE = Path(__file__).resolve().parents[1]
 GRACE = 60.0
@@ -92,18 +93,12 @@ def measure(folders: list[Path], versions: dict[str, Path], times: list[int], se
                             continue
                         row = head | run_fit(checkout, root, seconds, seed)
                         print(json.dumps(row), flush=True)
-                        with open(table, "a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
+                        append_line(table, row)
 
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """What a row is about."""
     return row["set"], row["limit"], row["seed"], row["version"]
-
-
-def read_table(table: Path) -> list[dict[str, Any]]:
-    """Its rows; none if there is no such file."""
-    return [json.loads(line) for line in table.read_text("utf-8").splitlines()] if table.exists() else []
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -211,14 +211,20 @@ def _stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[1], shape[2], shape[0]) if len(shape) == 3 else shape
 
 
+def stored_form(tensor: torch.Tensor) -> NDArray[np.int16]:
+    """A batch of boundary tensors in the form that `CachedView` reads, one row an image: bfloat16, channels last."""
+    stored = tensor.to(torch.bfloat16)
+    if stored.ndim == 4:
+        stored = stored.permute(0, 2, 3, 1)
+    return stored.contiguous().cpu().view(torch.int16).numpy()
+
+
 def view_bytes(shape: tuple[int, ...], n_images: int) -> int:
     """Size of a cached view of `n_images`."""
     return 2 * math.prod(shape) * n_images
 
 
-def write_view(
-    path: Path, shape: tuple[int, ...], tensors: Iterable[torch.Tensor], should_stop: Callable[[], bool]
-) -> bool:
+def write_view(path: Path, tensors: Iterable[torch.Tensor], should_stop: Callable[[], bool]) -> bool:
     """Write batches of boundary tensors in the form that `CachedView` reads.
 
     Returns:
@@ -226,10 +232,7 @@ def write_view(
     """
     with open(path, "wb") as file:
         for tensor in tensors:
-            stored = tensor.to(torch.bfloat16)
-            if len(shape) == 3:
-                stored = stored.permute(0, 2, 3, 1)
-            file.write(stored.contiguous().cpu().view(torch.int16).numpy().tobytes())
+            file.write(stored_form(tensor).tobytes())
             if should_stop():
                 return False
     return True

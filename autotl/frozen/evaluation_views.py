@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotl.frozen.activations import view_bytes
+from autotl.frozen.activations import stored_form, view_bytes
 from autotl.frozen.views import evaluation_key
 from autotl.models.backbone import Preprocessing
 from autotl.storage.cache import DiskCache
@@ -84,8 +84,7 @@ class ViewKeeper:
             self._shape = tuple(tensor.shape[1:])
             if view_bytes(self._shape, sum(map(len, self._views.parts))) <= KEPT_BYTES:
                 self._files = self._open_files()
-        stored = tensor.permute(0, 2, 3, 1) if len(self._shape) == 3 else tensor
-        array = stored.contiguous().cpu().view(torch.int16).numpy()
+        array = stored_form(tensor)
         for part, file in zip(self._views.parts, self._files, strict=False):  # no files where they would be too large
             inside = np.isin(rows, part)
             if inside.any():

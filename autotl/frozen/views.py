@@ -123,8 +123,8 @@ class Views:
         def build(path: Path) -> bool:
             shallower = self._shallower(key) or self._base(key, rows, recipe, wait)
             if shallower is None:
-                return self._write(path, self._partition, self._from_images(self._partition, key, rows, recipe))
-            return self._write(path, self._partition, self._from_view(*shallower, rows))
+                return self._write(path, self._from_images(self._partition, key, rows, recipe))
+            return self._write(path, self._from_view(*shallower, rows))
 
         path = self._cache.get_or_build(key, self.size(rows), build, wait=wait)
         return None if path is None else CachedView(path, self._partition.shape)
@@ -163,7 +163,7 @@ class Views:
         path = self._cache.get_or_build(
             key | {"depth": base},
             view_bytes(partition.shape, len(rows)),
-            lambda to: self._write(to, partition, self._from_images(partition, key, rows, recipe)),
+            lambda to: self._write(to, self._from_images(partition, key, rows, recipe)),
             wait=wait,
         )
         return None if path is None else (partition, CachedView(path, partition.shape))
@@ -174,8 +174,8 @@ class Views:
         except DoesNotDivide:
             return None
 
-    def _write(self, path: Path, partition: Partition, tensors: Iterator[torch.Tensor]) -> bool:
-        whole = write_view(path, partition.shape, tensors, self._is_late)
+    def _write(self, path: Path, tensors: Iterator[torch.Tensor]) -> bool:
+        whole = write_view(path, tensors, self._is_late)
         give_back_memory()  # of large maps of the first stages, which training does not need
         return whole
 
