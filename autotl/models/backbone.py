@@ -105,6 +105,11 @@ class Backbone:
                     layer.bias.copy_(bias)
         return True
 
+    def without_weight_decay(self) -> set[str]:
+        """Parameters that the architecture itself exempts from weight decay, by name."""
+        exempt = getattr(self.model, "no_weight_decay", set)
+        return set(exempt())
+
     def freeze(self, depth: int) -> None:
         """Freeze the weights of the first `depth` stages; all others, and the classifier, are trained."""
         for name, parameter in self.model.named_parameters():

@@ -249,7 +249,7 @@ class Training:
         return report
 
     def _keep(self, tuning: FineTuning, report: EpochReport) -> None:
-        card = tuning.card(report, self._trial_id)
+        card = replace(tuning.card(report, self._trial_id), finished=report.epoch == self._task.max_t)
         self.validation = card.validation
         if report.better_than(self._best):
             self._best = report

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from autotl.compute.device import compute, pick_device, to_device
@@ -19,6 +18,7 @@ from autotl.models.backbone import Backbone, create
 from autotl.storage.saved_model import ModelCard
 from autotl.train.deadline import Deadline
 from autotl.train.epoch import Diverged, EpochReport, OutOfTime
+from autotl.train.loss import summed_loss
 from autotl.train.metrics import all_metrics, estimate, score_of
 from autotl.train.microbatch import choose_part
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
@@ -27,6 +27,8 @@ from autotl.train.trial_images import TrialImages
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH = 32
+STEPS_BETWEEN_CHECKS = 32
+"""After which it is looked whether the loss is still a number: a GPU would have to be waited for at every look."""
 
 
 class FineTuning:
@@ -62,7 +64,8 @@ class FineTuning:
         self._deadline = Deadline(task.deadline)
         self._images = TrialImages(task, config, self.backbone, self.device, self._deadline, self._seed)
         self._optimizer = self._make_optimizer()
-        self._class_weights = self._make_class_weights()
+        self._shares = self._make_class_weights()
+        self._class_weights = None if self._shares is None else torch.from_numpy(self._shares).to(self.device)
         self._part = 0
         self._epoch_seconds = 0.0  # without making its view
         self._view_seconds = 0.0
@@ -103,12 +106,12 @@ class FineTuning:
         )
         return make_optimizer(groups)
 
-    def _make_class_weights(self) -> torch.Tensor | None:
+    def _make_class_weights(self) -> NDArray[np.float32] | None:
         if not self.task.balanced:
             return None
         counts = np.bincount(self._images.labels[self._images.train_rows], minlength=len(self.task.classes))
-        weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
-        return torch.tensor(weights, dtype=torch.float32, device=self.device)
+        weights: NDArray[np.float32] = (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+        return weights
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -161,30 +164,43 @@ class FineTuning:
         self.backbone.train_mode(keep_statistics=not self._scratch)
         if self._part == 0:
             self._part = self._choose_part(view, live)
-        losses: list[float] = []
+        losses: list[torch.Tensor] = []
         for number, places in enumerate(batches(order, size)):
             if self._deadline.is_past():
-                return _mean(losses), True
+                return self._mean(losses), True
             factor = schedule_factor(self.epoch * per_epoch + number, self.planned * per_epoch)
             set_rates(self._optimizer, factor)
             losses.append(self._step(view, places, live))
-        return _mean(losses), False
+            if (number + 1) % STEPS_BETWEEN_CHECKS == 0:
+                self._mean(losses)
+        return self._mean(losses), False
 
-    def _step(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> float:
-        """One step on a batch, in parts whose gradients add up to those of the whole; its loss."""
+    def _step(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> torch.Tensor:
+        """One step on a batch, in parts whose gradients add up to those of the whole; its loss, still on the device."""
         self._optimizer.zero_grad(set_to_none=True)
         weight = self._weight_of(self._images.train_rows[places])
-        value = 0.0
+        total = torch.zeros((), device=self.device)
         for part in batches(places, self._part):
             loss = self._loss(view, part, live) / weight
             loss.backward()  # type: ignore[no-untyped-call]
-            value += float(loss.detach())
-        if not math.isfinite(value):
-            raise Diverged(f"the loss became {value} in epoch {self.epoch + 1}")
+            total += loss.detach()
         torch.nn.utils.clip_grad_norm_(
             [p for group in self._optimizer.param_groups for p in group["params"]], MAX_GRADIENT_NORM
         )
         self._optimizer.step()
+        return total
+
+    def _mean(self, losses: list[torch.Tensor]) -> float:
+        """The mean loss of an epoch so far, NaN before its first step.
+
+        Raises:
+            Diverged: if it is not finite.
+        """
+        if not losses:
+            return float("nan")
+        value = float(torch.stack(losses).mean())
+        if not math.isfinite(value):
+            raise Diverged(f"the loss became {value} in epoch {self.epoch + 1}")
         return value
 
     def _choose_part(self, view: CachedView | None, live: int) -> int:
@@ -200,13 +216,11 @@ class FineTuning:
         smoothing = self.config["label_smoothing"]
         with compute(self.device, self.task.precision):
             logits = self._images.logits(view, places, rows, live).float()
-            return F.cross_entropy(logits, targets, self._class_weights, reduction="sum", label_smoothing=smoothing)
+            return summed_loss(logits, targets, self._class_weights, smoothing)
 
     def _weight_of(self, rows: NDArray[np.int64]) -> float:
         """What a sum of losses is divided by for the (weighted) mean."""
-        if self._class_weights is None:
-            return float(len(rows))
-        return float(self._class_weights[torch.from_numpy(self._images.labels[rows]).to(self.device)].sum())
+        return float(len(rows) if self._shares is None else self._shares[self._images.labels[rows]].sum())
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -259,7 +273,3 @@ class FineTuning:
             config=self.config,
             provenance=self.task.provenance,
         )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")

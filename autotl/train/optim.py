@@ -20,15 +20,18 @@ def parameter_groups(
     """Groups of the parameters that are trained.
 
     The last stage has `learning_rate`, every stage before it `layer_decay` times that of its successor, the
-    classifier `head_learning_rate` (arXiv 2106.08254). Biases and one-dimensional weights are not decayed.
+    classifier `head_learning_rate` (arXiv 2106.08254). Not decayed are biases and scales (all that has no more than one
+    side longer than 1), and what the architecture exempts: class tokens, and absolute and relative positions.
     """
+    exempt = backbone.without_weight_decay()
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in backbone.model.named_parameters():
         if not parameter.requires_grad:
             continue
         stage = backbone.stage_of[name]
         rate = head_learning_rate if stage is None else learning_rate * layer_decay ** (backbone.n_stages - 1 - stage)
-        decay = 0.0 if parameter.ndim <= 1 else weight_decay
+        is_vector = sum(side > 1 for side in parameter.shape) <= 1
+        decay = 0.0 if is_vector or name in exempt else weight_decay
         groups[rate, decay].append(parameter)
     return [
         {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}

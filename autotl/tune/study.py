@@ -38,6 +38,7 @@ ASKS = 6
 LOST_TRIALS = 2
 """So many trials of a kind before the sampler's proposals of that kind may be withdrawn."""
 MAX_FAILURES = 20
+"""Trials that may fail one after another."""
 NEIGHBOUR_SPREAD = 0.5
 """Standard deviation of the logarithm of a varied rate."""
 STARTUP_TRIALS = 8
@@ -178,7 +179,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next config that fits the time left, or that there is none."""
         left = self._deadline - time.time()
-        if self._failures >= MAX_FAILURES and not self._scores:
+        if self._failures >= MAX_FAILURES:
             left = 0.0  # what fails every time will go on failing
         config = self._propose(trial_id, left) if left > 0 else None
         if config is None:
@@ -212,9 +213,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     def _continue(self, trial_id: str, left: float) -> Config | None:
         """The best trial once more, from its weights, with a further cosine in the time left; each only once."""
-        done = self._ends.keys() - set(self._continues.values())
-        best = max(done, key=lambda name: self._ends[name], default=None)
-        if best is None or self._ends[best] < max(self._ends.values()):
+        best = self._best_ended()
+        if best is None or best in self._continues.values():
             return None
         config = self._shown[best]
         enough = min(SHORTEST, self._pace.max_t)
@@ -223,6 +223,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         rates = {name: CONTINUED_RATE * config[name] for name in RATES}
         self._continues[trial_id] = best
         return self._ask(trial_id, self._search_space.clip(config | rates, self._n_stages), "continuation")
+
+    def _best_ended(self) -> str | None:
+        """Of the trials that came to their end, the one with the highest score."""
+        return max(self._ends, key=lambda name: self._ends[name], default=None)
 
     def _refine(self, trial_id: str, left: float) -> Config | None:
         """The best trial that fits, with other rates."""
@@ -283,9 +287,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
         As long as the sampler has seen too few trials to know better, the best one is varied in its place.
         """
-        if len(self._ends) < STARTUP_TRIALS and self._ends:
-            best = self._shown[max(self._ends, key=lambda name: self._ends[name])]
-            return self._ask(trial_id, self._neighbour(best), "refinement") if self._fits(best, left) else None
+        best = self._best_ended()
+        if best is not None and len(self._ends) < STARTUP_TRIALS:
+            config = self._shown[best]
+            return self._ask(trial_id, self._neighbour(config), "refinement") if self._fits(config, left) else None
         for _ in range(ASKS):
             config = self._ask(trial_id)
             lost = self._lost(config)
@@ -351,7 +356,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if error or status is Status.FAILED or not math.isfinite(best):
             self._failures += 1
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
-        elif status is Status.COMPLETED:
+            return
+        self._failures = 0
+        if status is Status.COMPLETED:
             self._ends[trial_id] = best
             self._ot_study.tell(self._ot_trials[trial_id], best)
         else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import timm
 import torch
 
-from autotl.models.backbone import Backbone, Preprocessing
+from autotl.models.backbone import Backbone, Preprocessing, wrap
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
 
 
@@ -38,6 +39,28 @@ def test_only_matrices_are_decayed() -> None:
     assert {name: decay for name, (_, decay) in rates(make_backbone()).items()} == {
         f"{layer}.{kind}": 0.02 if kind == "weight" else 0.0 for layer in range(4) for kind in ("weight", "bias")
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("vit_tiny_patch16_224", ("pos_embed", "cls_token")),
+        ("swin_tiny_patch4_window7_224", ("relative_position_bias_table",)),
+        ("tiny_vit_5m_224", ("attention_biases",)),
+        ("fastvit_sa12", ("layer_scale.gamma",)),
+        ("convnext_atto", ("gamma",)),
+    ],
+)
+def test_tokens_positions_and_scales_are_not_decayed(name: str, kinds: tuple[str, ...]) -> None:
+    with torch.device("meta"):
+        backbone = wrap(name, timm.create_model(name, num_classes=2))
+    decays = {parameter: decay for parameter, (_, decay) in rates(backbone).items()}
+    exempt = [parameter for parameter in decays if parameter.endswith(kinds)]
+    assert len(exempt) >= len(kinds)
+    assert {decays[parameter] for parameter in exempt} == {0.0}
+    weights = [parameter for parameter in decays if parameter.endswith((".fc1.weight", ".qkv.weight"))]
+    assert weights
+    assert {decays[parameter] for parameter in weights} == {0.02}
 
 
 def test_frozen_parameters_are_in_no_group() -> None:

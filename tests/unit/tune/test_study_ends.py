@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from autotl.space.search_space import PARAMETERS, SearchSpace
 from autotl.tune.pace import Pace
-from autotl.tune.study import RATES, STARTUP_TRIALS, StudySearch
+from autotl.tune.study import MAX_FAILURES, RATES, STARTUP_TRIALS, StudySearch
 from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY
 
 Space = Callable[..., SearchSpace]
@@ -207,6 +207,20 @@ def test_a_search_in_which_everything_fails_ends(make: Make) -> None:
 
 
 # --- what the time left allows
+
+
+@pytest.mark.parametrize(("ends_well", "goes_on"), [(MAX_FAILURES - 1, True), (0, False)])
+def test_only_failures_in_a_row_end_a_search(ends_well: int, goes_on: bool, make: Make) -> None:
+    search = make()
+    for number in range(MAX_FAILURES + 1):
+        name = f"t{number}"
+        assert search.suggest(name) != "FINISHED"
+        if number == ends_well:
+            search.on_trial_result(name, result("stopped", score=0.9))
+            search.on_trial_complete(name, result("completed", best=0.9, score=0.9, epoch=2))
+        else:
+            search.on_trial_complete(name, result("failed"))
+    assert (search.suggest("last") != "FINISHED") is goes_on
 
 
 def test_nothing_is_proposed_after_the_deadline(point: dict[str, Any], make: Make, tmp_path: Path) -> None:
