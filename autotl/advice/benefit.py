@@ -17,7 +17,7 @@ import numpy as np
 
 from autotl.advice.wording import difference_text, score_text
 from autotl.records import Estimate
-from autotl.train.metrics import wilson_interval
+from autotl.train.intervals import wilson_interval
 
 Verdict = Literal["positive transfer", "no measurable benefit", "negative transfer", "undecided"]
 DECIDING_SHARE = 0.5

@@ -38,7 +38,7 @@ from autotl.records import Estimate
 from autotl.storage import rundir
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import ModelCard, load_card
-from autotl.train.metrics import wilson_interval
+from autotl.train.intervals import wilson_interval
 
 REFERENCE_IMAGES = 1000
 """Training images in a run's reference set, at most."""
@@ -225,10 +225,9 @@ def interval_of_best(metric: str, estimate: Estimate, candidates: int) -> tuple[
         candidates: how many were scored on the same images, 1 or more.
     """
     n, chance = estimate.n_images, 0.05 / candidates
-    # Where every draw scores 1, a bootstrap's interval has no width, however few the images are: Wilson's has.
-    if metric == "accuracy" or (metric != "log_loss" and estimate.low == 1.0):
+    if metric == "accuracy":
         return wilson_interval(round(estimate.value * n), n, 1.0 - chance)
-    # A bootstrap's draws are gone, and 500 have no such tails: its halves are widened as a normal distribution's are.
+    # The images are not at hand: the halves are widened as a normal distribution's are.
     wider = NormalDist().inv_cdf(chance / 2) / NormalDist().inv_cdf(0.05 / 2)
     low = estimate.value - wider * (estimate.value - estimate.low)
     high = estimate.value + wider * (estimate.high - estimate.value)

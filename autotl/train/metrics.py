@@ -6,9 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
 from autotl.records import Estimate
+from autotl.train.intervals import (
+    balanced_accuracy_interval,
+    f1_macro_interval,
+    mean_interval,
+    roc_auc_interval,
+    wilson_interval,
+)
 
 Probabilities = NDArray[np.float32] | NDArray[np.float64]
 IMBALANCE = 3.0
@@ -27,24 +33,29 @@ def accuracy(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
 
 def balanced_accuracy(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
     """Mean over the classes that occur of the share of their images that is recognised."""
-    predicted = probabilities.argmax(1)
-    return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
+    counts = np.bincount(labels)
+    hits = np.bincount(labels[probabilities.argmax(1) == labels], minlength=len(counts))
+    return float((hits[counts > 0] / counts[counts > 0]).mean())
 
 
 def f1_macro(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
     """Mean F1 of the classes that occur among the labels or the predictions."""
     predicted = probabilities.argmax(1)
-    scores = []
-    for label in np.union1d(labels, predicted):
-        hits = float(((predicted == label) & (labels == label)).sum())
-        scores.append(2 * hits / float((predicted == label).sum() + (labels == label).sum()))
-    return float(np.mean(scores))
+    size = probabilities.shape[1]
+    both = np.bincount(labels, minlength=size) + np.bincount(predicted, minlength=size)
+    hits = np.bincount(labels[predicted == labels], minlength=size)
+    return float((2 * hits[both > 0] / both[both > 0]).mean())
 
 
 def log_loss(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
     """Mean negative logarithm of the probability of the true class; probabilities are clipped at 1e-7."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(own, 1e-7, 1.0)).mean())
+    return float(_own_losses(probabilities, labels).mean())
+
+
+def _own_losses(probabilities: Probabilities, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    losses: NDArray[np.float64] = -np.log(np.clip(own, 1e-7, 1.0))
+    return losses
 
 
 def roc_auc(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
@@ -52,17 +63,31 @@ def roc_auc(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
 
     NaN when only one class occurs.
     """
-    present = np.unique(labels)
-    if len(present) < 2:
+    columns, counts = _against_rest(probabilities, labels)
+    if not len(columns):
         return float("nan")
-    columns = [1] if probabilities.shape[1] == 2 else [int(label) for label in present]
-    return float(np.mean([_auc(probabilities[:, column], labels == column) for column in columns]))
+    positives = counts[columns].astype(float)
+    rank_sums = np.array([_rank_sum(probabilities[:, column], labels == column) for column in columns])
+    pairs = positives * (len(labels) - positives)
+    return float(((rank_sums - positives * (positives + 1) / 2) / pairs).mean())
 
 
-def _auc(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    rank_sum = float(rankdata(scores)[positive].sum())
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+def _rank_sum(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
+    """Of the ranks of the positives among all scores, from 1; ties share their mean. Sorting beats ranking all."""
+    ordered, own = np.sort(scores), scores[positive]
+    below, upto = np.searchsorted(ordered, own, "left"), np.searchsorted(ordered, own, "right")
+    return float((below + upto + 1).sum()) / 2
+
+
+def _against_rest(
+    probabilities: Probabilities, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The classes whose area against the rest counts (of two, one; none where only one occurs), and images a class."""
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        return present[:0], counts
+    return (np.array([1]) if probabilities.shape[1] == 2 else present), counts
 
 
 _METRICS: dict[str, Callable[[Probabilities, NDArray[np.int64]], float]] = {
@@ -105,31 +130,24 @@ def score(metric: str, probabilities: Probabilities, labels: NDArray[np.int64]) 
     return score_of({metric: _METRICS[metric](probabilities, labels)}, metric)
 
 
-def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (doi:10.1080/01621459.1927.10502953).
-
-    Raises:
-        ValueError: if `n` is not positive.
-    """
-    if n <= 0:
-        raise ValueError(f"n must be positive, not {n}")
-    z = float(norm.ppf(0.5 + level / 2))
-    centre = (successes + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(successes * (n - successes) / n + z * z / 4)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
 def estimate(metric: str, probabilities: Probabilities, labels: NDArray[np.int64], seed: int = 0) -> Estimate:
-    """A metric with its 95% interval: Wilson's for accuracy, the percentile bootstrap (500 draws) for the others."""
-    function = _METRICS[metric]
-    value = function(probabilities, labels)
+    """A metric with its 95% interval, see `autotl.train.intervals`; `seed` is the bootstrap's, for the log loss.
+
+    The interval is NaN where the metric is.
+    """
+    value = _METRICS[metric](probabilities, labels)
+    if not np.isfinite(value):
+        return Estimate(value, float("nan"), float("nan"), len(labels))
+    predicted = probabilities.argmax(1)
     if metric == "accuracy":
         low, high = wilson_interval(round(value * len(labels)), len(labels))
-        return Estimate(value, low, high, len(labels))
-    generator = np.random.default_rng(seed)
-    draws = []
-    for _ in range(500):
-        chosen = generator.integers(0, len(labels), len(labels))
-        draws.append(function(probabilities[chosen], labels[chosen]))
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), len(labels))
+    elif metric == "balanced_accuracy":
+        low, high = balanced_accuracy_interval(predicted, labels)
+    elif metric == "f1_macro":
+        low, high = f1_macro_interval(predicted, labels)
+    elif metric == "roc_auc":
+        columns, counts = _against_rest(probabilities, labels)
+        low, high = roc_auc_interval(value, counts[columns].astype(float), len(labels))
+    else:
+        low, high = mean_interval(_own_losses(probabilities, labels), seed)
+    return Estimate(value, min(low, value), max(high, value), len(labels))

@@ -20,7 +20,6 @@ from autotl.train.metrics import (
     majority_score,
     roc_auc,
     score_of,
-    wilson_interval,
 )
 
 
@@ -122,37 +121,6 @@ def test_default_metric_is_balanced_from_a_ratio_of_three(counts: list[int], exp
     assert default_metric(np.array(counts)) == expected
 
 
-# Newcombe (1998), Statistics in Medicine 17, table I, method 3.
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_interval_has_the_published_values(successes: int, n: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_wilson_interval_is_symmetric() -> None:
-    low, high = wilson_interval(3, 17)
-    assert wilson_interval(14, 17) == pytest.approx((1 - high, 1 - low))
-
-
-def test_wilson_interval_stays_within_zero_and_one() -> None:
-    for n in (1, 7, 1000):
-        assert wilson_interval(0, n)[0] >= 0
-        assert wilson_interval(n, n)[1] <= 1
-
-
-def test_wilson_interval_widens_with_the_level() -> None:
-    narrow, wide = wilson_interval(30, 100, 0.8), wilson_interval(30, 100, 0.99)
-    assert wide[0] < narrow[0] < 0.3 < narrow[1] < wide[1]
-
-
-@pytest.mark.parametrize("n", [0, -1])
-def test_wilson_interval_of_nothing_is_refused(n: int) -> None:
-    with pytest.raises(ValueError, match="positive"):
-        wilson_interval(0, n)
-
-
 def test_estimate_of_accuracy_has_wilsons_interval() -> None:
     labels = np.zeros(263, dtype=np.int64)
     probabilities = np.eye(2)[[0] * 81 + [1] * 182]
@@ -161,26 +129,46 @@ def test_estimate_of_accuracy_has_wilsons_interval() -> None:
     assert found.n_images == 263
 
 
-@pytest.mark.parametrize("metric", ["balanced_accuracy", "f1_macro", "log_loss", "roc_auc"])
-def test_bootstrap_interval_holds_the_value_and_repeats_with_the_seed(metric: str) -> None:
-    probabilities, labels = sample(3, n=60)
-    first = estimate(metric, probabilities, labels, seed=1)
-    assert first.low < first.value < first.high
-    assert estimate(metric, probabilities, labels, seed=1) == first
-    assert estimate(metric, probabilities, labels, seed=2) != first
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_interval_holds_the_value(metric: str) -> None:
+    found = estimate(metric, *sample(3, n=60))
+    assert found.low < found.value < found.high
 
 
-def test_bootstrap_interval_shrinks_with_the_root_of_the_sample() -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_interval_shrinks_with_the_root_of_the_sample(metric: str) -> None:
     probabilities, labels = sample(3, n=100)
-    small = estimate("log_loss", probabilities, labels)
-    large = estimate("log_loss", np.tile(probabilities, (16, 1)), np.tile(labels, 16))
+    small = estimate(metric, probabilities, labels)
+    large = estimate(metric, np.tile(probabilities, (16, 1)), np.tile(labels, 16))
     assert (small.high - small.low) / (large.high - large.low) == pytest.approx(4, rel=0.2)
 
 
-def test_bootstrap_skips_draws_without_an_area_under_the_curve() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
-    found = estimate("roc_auc", probabilities, np.array([0, 1, 0]))
-    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "f1_macro", "roc_auc"])
+def test_twenty_of_twenty_are_not_certain(metric: str) -> None:
+    labels = np.arange(20) % 2
+    found = estimate(metric, np.eye(2)[labels] * 0.8 + 0.1, labels)
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert 0.75 < found.low < 0.9
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "f1_macro", "roc_auc"])
+def test_none_of_twenty_is_not_hopeless(metric: str) -> None:
+    labels = np.arange(20) % 2
+    found = estimate(metric, np.eye(2)[1 - labels] * 0.8 + 0.1, labels)
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 0.1 < found.high < 0.35
+
+
+def test_where_only_one_class_occurs_the_area_has_no_interval() -> None:
+    found = estimate("roc_auc", np.full((4, 2), 0.5), np.zeros(4, dtype=np.int64))
+    assert all(map(math.isnan, (found.value, found.low, found.high)))
+
+
+def test_the_bootstrap_of_the_log_loss_repeats_with_the_seed() -> None:
+    probabilities, labels = sample(3, n=60)
+    first = estimate("log_loss", probabilities, labels, seed=1)
+    assert estimate("log_loss", probabilities, labels, seed=1) == first
+    assert estimate("log_loss", probabilities, labels, seed=2) != first
 
 
 @pytest.mark.parametrize(
