@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -81,13 +83,31 @@ class TrialRecord:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> TrialRecord:
         """The record written by `to_json`."""
-        tuples = {"curve": tuple(plain["curve"]), "train_losses": tuple(plain["train_losses"])}
+        tuples = {"curve": tuple(map(_number, plain["curve"])), "train_losses": tuple(plain["train_losses"])}
         return cls(**(plain | {"status": Status(plain["status"])} | tuples))
 
 
 def finite_or_none(value: float | None) -> float | None:
     """The value, where it is a finite number."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader accepts: a number that is not finite (a metric without a value) is null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return finite_or_none(value)
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _number(value: float | None) -> float:
+    """NaN for the null that `json_text` wrote in its place."""
+    return math.nan if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +118,12 @@ class Estimate:
     low: float
     high: float
     n_images: int
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Estimate:
+        """What `json_text` made of it."""
+        low, high = _number(plain["low"]), _number(plain["high"])
+        return cls(_number(plain["value"]), low, high, int(plain["n_images"]))
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] on {self.n_images} images"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
+
+from autotl.records import json_text
 
 
 def print_text(text: str) -> None:
@@ -15,16 +15,8 @@ def print_text(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """JSON that every reader accepts: a number that is not finite (a metric without a value) is null."""
-    print_text(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    """JSON for another program; see `json_text`."""
+    print_text(json_text(value, indent=2))
 
 
 def print_failure(text: str) -> None:

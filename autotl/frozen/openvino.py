@@ -22,7 +22,7 @@ from autotl.frozen.stages import WHOLE, StageFeatures, pooled
 from autotl.models.backbone import Backbone
 from autotl.models.partition import DoesNotDivide, Partition, divide
 from autotl.models.stages import TimmModel
-from autotl.storage.cache import DiskCache
+from autotl.storage.cache import DiskCache, made_with
 
 
 def has_openvino() -> bool:
@@ -52,11 +52,8 @@ class _Stages(torch.nn.Module):
 
 def conversion_key(name: str, weights_sha256: str, input_size: int) -> dict[str, Any]:
     """The key of a converted backbone in the cache."""
-    import openvino
-
-    version = str(openvino.__version__).split("-")[0]
-    key = {"kind": "openvino", "backbone": name, "weights": weights_sha256, "size": input_size, "version": version}
-    return key | {"outputs": "depths, pooled, output"}
+    key = {"kind": "openvino", "backbone": name, "weights": weights_sha256, "size": input_size}
+    return key | {"outputs": "depths, pooled, output", "made_with": made_with("openvino", "timm")}
 
 
 def convert(backbone: Backbone, example: torch.Tensor, cache: DiskCache, key: dict[str, Any]) -> Path | None:

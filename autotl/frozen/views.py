@@ -22,7 +22,7 @@ from autotl.frozen.activations import CachedView, ImageLoader, batches, frozen_b
 from autotl.frozen.engines import Measured, fastest_between, fastest_prefix
 from autotl.models.backbone import Backbone, Preprocessing
 from autotl.models.partition import DoesNotDivide, Partition, divide
-from autotl.storage.cache import DiskCache
+from autotl.storage.cache import DiskCache, made_with
 from autotl.storage.rundir import fingerprint
 
 Rows = NDArray[np.int64]
@@ -42,6 +42,7 @@ def evaluation_key(
         "data": data_fingerprint,
         "rows": fingerprint(rows.tolist()),
         "preprocessing": preprocessing.to_json(),
+        "made_with": made_with("pillow", "timm"),
     }
 
 

@@ -205,8 +205,8 @@ def _compare(
 def _test_estimate(run: RunDir) -> Estimate | None:
     """None where the run has no test images, did not come to its end, or its result cannot be read."""
     try:
-        return Estimate(**rundir.read_json(run.result)["test"])
-    except (RunFolderError, KeyError, TypeError):
+        return Estimate.from_json(rundir.read_json(run.result)["test"])
+    except (RunFolderError, KeyError, TypeError, ValueError):
         return None
 
 

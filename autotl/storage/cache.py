@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from autotl.storage.rundir import fingerprint, write_json
 
 FOLDER_VARIABLE = "AUTOTL_CACHE_DIR"
 DEFAULT_BYTES = 20 * 2**30
+GENERATION = 1
+"""Raised when decoding, views or stages compute other numbers than before: nothing older is read then."""
 DISK_RESERVE = 2 * 2**30
 """So much of the disk is never filled."""
 
@@ -30,6 +33,15 @@ def default_folder() -> Path:
     """The folder in the environment variable `AUTOTL_CACHE_DIR`, else the user's own for caches."""
     named = os.environ.get(FOLDER_VARIABLE)
     return Path(named) if named else Path(user_cache_dir("autotl", appauthor=False))
+
+
+def made_with(*packages: str) -> dict[str, str | int]:
+    """For a key: what the content of an entry depends on besides its inputs.
+
+    Args:
+        packages: installed ones, by their names on PyPI.
+    """
+    return {"autotl": GENERATION} | {package: version(package) for package in packages}
 
 
 @dataclass(frozen=True, slots=True)

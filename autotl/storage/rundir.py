@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from autotl.errors import Problem, RunFolderError
+from autotl.records import json_text
 
 DEFAULT_PARENT = "autotl_runs"
 
@@ -34,8 +35,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, plain: Mapping[str, Any]) -> None:
-    """Write `plain` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode())
+    """Write `plain` as indented JSON, atomically; see `json_text`."""
+    write_atomically(path, (json_text(plain, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class RunDir:
     def append_trial(self, plain: Mapping[str, Any]) -> None:
         """Add one finished trial to `trials`."""
         with open(self.trials, "a", encoding="utf-8") as file:
-            file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+            file.write(json_text(plain) + "\n")
 
     def read_trials(self) -> list[dict[str, Any]]:
         """The finished trials; a last line that a crash left incomplete is skipped."""

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 from autotl.errors import ModelFileError
 from autotl.records import Estimate
-from autotl.storage.rundir import RunDir, write_atomically
+from autotl.storage.rundir import RunDir, write_atomically, write_json
 
 FORMAT_VERSION = 1
 NORMAL_95 = 1.959964
@@ -90,7 +90,7 @@ def save_model(folder: Path, state: dict[str, torch.Tensor], card: ModelCard) ->
     name = f"weights-{checksum[:12]}.safetensors"
     write_atomically(folder / name, content)
     plain = asdict(card) | {"weights": name, "sha256": checksum}
-    write_atomically(folder / "model.json", (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(folder / "model.json", plain)
     for old in folder.glob("weights-*.safetensors"):
         if old.name != name:
             old.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def load_card(folder: Path) -> ModelCard:
                 f"{path}: format {version} is newer than this autotl reads ({FORMAT_VERSION}): upgrade"
             )
         return ModelCard(
-            **(plain | {"classes": tuple(plain["classes"]), "validation": Estimate(**plain["validation"])})
+            **(plain | {"classes": tuple(plain["classes"]), "validation": Estimate.from_json(plain["validation"])})
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error

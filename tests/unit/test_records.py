@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
-from autotl.records import Estimate, Status, TrialRecord, finite_or_none, interval_text
+from autotl.records import Estimate, Status, TrialRecord, finite_or_none, interval_text, json_text
+from autotl.storage.rundir import RunDir
 
 RECORD = TrialRecord(
     number=3,
@@ -99,3 +102,30 @@ def test_an_interval_of_shares_is_in_per_cent() -> None:
 
 def test_an_interval_above_one_is_in_plain_numbers() -> None:
     assert interval_text(Estimate(1.2, 0.95, 1.5, 40)) == "1.2000 (95% interval 0.9500 to 1.5000, 40 images)"
+
+
+def test_json_never_holds_a_number_that_is_not_finite() -> None:
+    text = json_text({"curve": (0.5, math.nan), "deep": {"low": -math.inf, "n": 3}, "name": "Straße"})
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "curve": [0.5, None],
+        "deep": {"low": None, "n": 3},
+        "name": "Straße",
+    }
+
+
+def test_a_trial_whose_score_was_no_number_comes_back_from_its_json(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.append_trial(replace(RECORD, curve=(0.5, math.nan)).to_json())
+    assert "NaN" not in run.trials.read_text("utf-8")
+    (plain,) = run.read_trials()
+    first, second = TrialRecord.from_json(plain).curve
+    assert first == 0.5
+    assert math.isnan(second)
+
+
+def test_an_estimate_without_an_interval_comes_back_from_its_json() -> None:
+    plain = json.loads(json_text(asdict(Estimate(0.5, math.nan, math.nan, 4))))
+    again = Estimate.from_json(plain)
+    assert (again.value, again.n_images) == (0.5, 4)
+    assert math.isnan(again.low)
+    assert math.isnan(again.high)

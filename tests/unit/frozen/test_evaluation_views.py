@@ -13,6 +13,7 @@ from autotl.frozen.activations import CachedView
 from autotl.frozen.evaluation_views import EvaluationViews, ViewKeeper, kept_depth
 from autotl.frozen.views import evaluation_key
 from autotl.models.backbone import Preprocessing
+from autotl.storage import cache
 from autotl.storage.cache import DiskCache
 
 PREPROCESSING = Preprocessing(8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 8)
@@ -90,3 +91,18 @@ def test_without_tensors_there_is_nothing_to_keep(views: EvaluationViews) -> Non
 @pytest.mark.parametrize(("n_stages", "depth"), [(8, 5), (13, 8), (5, 3), (1, 1)])
 def test_most_of_the_stages_lie_below_what_is_kept(n_stages: int, depth: int) -> None:
     assert kept_depth(n_stages) == depth
+
+
+@pytest.mark.parametrize("package", ["pillow", "timm"])
+def test_another_version_of_what_made_a_view_is_another_view(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.arange(3)
+    before = evaluation_key("net", "sha", 5, "data", rows, PREPROCESSING)
+    assert evaluation_key("net", "sha", 5, "data", rows, PREPROCESSING) == before
+    monkeypatch.setattr(cache, "version", lambda name: "0.1" if name == package else "1")
+    assert evaluation_key("net", "sha", 5, "data", rows, PREPROCESSING) != before
+
+
+def test_another_generation_of_views_is_another_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = evaluation_key("net", "sha", 5, "data", np.arange(3), PREPROCESSING)
+    monkeypatch.setattr(cache, "GENERATION", cache.GENERATION + 1)
+    assert evaluation_key("net", "sha", 5, "data", np.arange(3), PREPROCESSING) != before

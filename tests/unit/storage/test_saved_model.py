@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,15 +79,13 @@ def test_saving_the_same_weights_again_keeps_them(tmp_path: Path) -> None:
 
 def test_a_crash_between_weights_and_card_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(tmp_path, state(1.0), CARD)
-    write = saved_model.write_atomically
 
-    def crash_at_the_card(path: Path, content: bytes) -> None:
-        if path.name == "model.json":
-            raise KeyboardInterrupt
-        write(path, content)
+    def crash_at_the_card(path: Path, plain: dict[str, Any]) -> None:
+        assert path.name == "model.json"
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(saved_model, "write_atomically", crash_at_the_card)
+        patch.setattr(saved_model, "write_json", crash_at_the_card)
         with pytest.raises(KeyboardInterrupt):
             save_model(tmp_path, state(2.0), replace(CARD, score=0.9))
     card, value = held(tmp_path)
