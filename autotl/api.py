@@ -225,6 +225,7 @@ def evaluate(run_dir: PathLike, dataset_dir: PathLike) -> dict[str, Estimate]:
     """
     import numpy as np
 
+    from autotl.data.splits import label_numbers
     from autotl.train.metrics import estimate
 
     predictor = load(run_dir)
@@ -236,7 +237,7 @@ def evaluate(run_dir: PathLike, dataset_dir: PathLike) -> dict[str, Estimate]:
         problems.append(Problem("dataset", str(dataset_dir), found, known))
     raise_if_any(problems)
     tested = [image for image in listing.images if image.split == "test"] or list(listing.images)
-    labels = np.array([predictor.classes.index(image.label) for image in tested], dtype=np.int64)
+    labels = label_numbers([image.label for image in tested], predictor.classes)
     probabilities = predictor.probabilities([listing.root / image.path for image in tested])
     defined = [metric for metric in METRICS if metric != "roc_auc" or len(np.unique(labels)) > 1]
     return {metric: estimate(metric, probabilities, labels) for metric in defined}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,16 @@ class Dataset:
         """Stands for the files, their sizes, labels and split."""
         sizes = [(self.root / path).stat().st_size for path in self.paths]
         return fingerprint([self.paths, sizes, self.labels.tolist(), self.split.tolist()])
+
+
+def label_numbers(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """The place of every label among the classes, shape (labels,).
+
+    Raises:
+        KeyError: for one that is not among them.
+    """
+    places = {name: place for place, name in enumerate(classes)}
+    return np.array([places[label] for label in labels], dtype=np.int64)
 
 
 def stratified_holdout(
@@ -159,7 +170,7 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def make_dataset(listing: Listing, val_fraction: float, seed: int) -> Dataset:
     """Split a listing: the user's own splits where there are any, else a held-out share of the training images."""
     classes = listing.classes
-    labels = np.array([classes.index(image.label) for image in listing.images], dtype=np.int64)
+    labels = label_numbers([image.label for image in listing.images], classes)
     split = np.array([image.split or "train" for image in listing.images], dtype="<U5")
     n_groups = len(set(listing.groups.values()))
     groups = np.array(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autotl.data.folder import Image, Listing
-from autotl.data.splits import assign_folds, make_dataset, stratified_holdout, stratified_order
+from autotl.data.splits import assign_folds, label_numbers, make_dataset, stratified_holdout, stratified_order
 
 
 def alone(labels: np.ndarray) -> np.ndarray:
@@ -222,3 +222,9 @@ def test_a_dataset_knows_its_copies(tmp_path: Path) -> None:
     same = [found.paths.index(path) for path in copies]
     assert found.groups[same[0]] == found.groups[same[1]]
     assert len(np.unique(found.groups)) == 7
+
+
+def test_labels_are_places_among_the_classes() -> None:
+    assert label_numbers(["b", "a", "b"], ("a", "b")).tolist() == [1, 0, 1]
+    with pytest.raises(KeyError):
+        label_numbers(["c"], ("a", "b"))
