@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from autotl.data.decode import decode
 from autotl.data.folder import Finding
+from autotl.storage.room import reserve
 from autotl.storage.rundir import read_json, write_json
 
 Places = NDArray[np.int64]
@@ -65,6 +67,9 @@ class Decoding:
 
     Attributes:
         store: what comes of it. Places that were waited for can be read before the end.
+
+    Raises:
+        RunFolderError: if the disk has no room for the squares.
     """
 
     def __init__(
@@ -79,7 +84,9 @@ class Decoding:
         target.parent.mkdir(parents=True, exist_ok=True)
         self.store = PixelStore(target, len(paths), size)
         self._root, self._paths, self._workers = root, paths, workers
-        self._pixels = np.memmap(target, dtype=np.uint8, mode="w+", shape=(len(paths), size, size, 3))
+        shape = (len(paths), size, size, 3)
+        reserve(target, math.prod(shape), f"{len(paths)} decoded images")
+        self._pixels = np.memmap(target, dtype=np.uint8, mode="r+", shape=shape)
         self._order = np.arange(len(paths)) if order is None else order
         self._turns = np.argsort(self._order)
         self._modes = [""] * len(paths)

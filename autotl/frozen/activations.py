@@ -20,6 +20,7 @@ from autotl.compute.device import to_device
 from autotl.data.augment import Recipe, eval_view, random_view
 from autotl.frozen.stages import WHOLE, StagedForward, StageFeatures
 from autotl.models.backbone import Preprocessing
+from autotl.storage.cache import hold
 
 BATCH = 8
 """Images that go through frozen stages at once on a core: more are no faster on CPUs, and take memory in proportion."""
@@ -192,14 +193,16 @@ class CachedView:
     Feature maps are stored with the channels last, as the suffix wants them.
 
     Args:
-        path: the file; it stays mapped, whatever happens to its name.
+        path: the file; the cache knows that it is in use.
         shape: of one image's tensor, as the model has it.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         n_rows = os.path.getsize(path) // view_bytes(shape, 1)
         self.shape = shape
-        self._stored = np.memmap(path, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(shape)))
+        self._file = open(path, "rb")  # noqa: SIM115, for as long as this lives
+        hold(self._file)
+        self._stored = np.memmap(self._file, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(shape)))
 
     def rows(self, chosen: NDArray[np.int64]) -> torch.Tensor:
         """The tensors in the places `chosen`, shape (len(chosen), *shape)."""

@@ -1,7 +1,7 @@
 """What is costly to compute and the same for all trials and runs, kept on disk: activations, converted models.
 
 One file a key, with the key beside it as JSON. An entry is built once a node, under a lock, by whoever comes first.
-When room is needed the least recently used entries go; a process that has one mapped into memory keeps it.
+When room is needed the least recently used entries go that no process has mapped into memory.
 """
 
 from __future__ import annotations
@@ -9,22 +9,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
+from autotl.storage.room import FULL
 from autotl.storage.rundir import fingerprint, write_json
+
+if sys.platform != "win32":  # which removes no file that is open
+    import fcntl
 
 FOLDER_VARIABLE = "AUTOTL_CACHE_DIR"
 DEFAULT_BYTES = 20 * 2**30
 GENERATION = 1
 """Raised when decoding, views or stages compute other numbers than before: nothing older is read then."""
+PARTIAL, CLAIM = ".part", ".claim"
+"""Ends of the names of a file that is being built, and of one that says how large it will be."""
 DISK_RESERVE = 2 * 2**30
 """So much of the disk is never filled."""
 
@@ -101,16 +108,19 @@ class DiskCache:
             found = self.get(key)  # another process was faster
             if found is not None:
                 return found
-            if not self.make_room(size):
-                return None
-            partial = path.with_suffix(".part")
+            partial = path.with_suffix(PARTIAL)
             try:
-                if not build(partial):
+                if not self._claim(path, size) or not build(partial):
                     return None
                 write_json(path.with_suffix(".json"), dict(key))
                 os.replace(partial, path)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                return None  # others filled the disk meanwhile
             finally:
                 partial.unlink(missing_ok=True)
+                path.with_suffix(CLAIM).unlink(missing_ok=True)
         return path
 
     def _is_writable(self) -> bool:
@@ -128,29 +138,50 @@ class DiskCache:
                 found.append(CacheEntry(path, key, status.st_size, status.st_mtime))
         return sorted(found, key=lambda entry: entry.used)
 
-    def make_room(self, size: int) -> bool:
-        """Remove the least recently used entries until `size` bytes fit; False, and none is removed, if they cannot."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _claim(self, path: Path, size: int) -> bool:
+        """Make room for an entry that is going to be built, and keep it until its claim is removed."""
         with FileLock(self.folder / "room.lock"):
-            self._drop_abandoned()
-            entries = self.entries()
-            used = sum(entry.size for entry in entries)
-            free = shutil.disk_usage(self.folder).free - DISK_RESERVE
-            allowed = min(self.limit, used + free)
-            if size > allowed:
+            if not self.make_room(size):
                 return False
-            for entry in entries:
-                if used + size <= allowed:
-                    break
-                remove(entry)
-                used -= entry.size
+            path.with_suffix(CLAIM).write_text(str(size), "utf-8")
         return True
 
+    def make_room(self, size: int) -> bool:
+        """Remove the least recently used entries until `size` bytes fit; False, and none is removed, if they cannot.
+
+        What others are building counts with the size it will have. Entries that are in use stay: a file that is mapped
+        into memory takes its room until it is closed, whatever happens to its name.
+        """
+        self._drop_abandoned()
+        entries = self.entries()
+        claimed, written = self._being_built()
+        used = sum(entry.size for entry in entries) + claimed
+        free = shutil.disk_usage(self.folder).free - DISK_RESERVE - max(0, claimed - written)
+        allowed = min(self.limit, used + free)
+        idle = [entry for entry in entries if not is_in_use(entry.path)]
+        if used + size - sum(entry.size for entry in idle) > allowed:
+            return False
+        for entry in idle:
+            if used + size <= allowed:
+                break
+            remove(entry)
+            used -= entry.size
+        return True
+
+    def _being_built(self) -> tuple[int, int]:
+        """Bytes that entries being built will have, and that they have already."""
+        claimed = written = 0
+        for claim in self.folder.glob(f"*{CLAIM}"):
+            with suppress(OSError, ValueError):  # ended meanwhile
+                claimed += int(claim.read_text("utf-8"))
+                written += claim.with_suffix(PARTIAL).stat().st_size
+        return claimed, written
+
     def _drop_abandoned(self) -> None:
-        """Remove files that were being built by a process that is gone: it no longer holds their lock."""
-        for partial in self.folder.glob("*.part"):
-            with suppress(Timeout, OSError), FileLock(partial.with_suffix(".lock"), timeout=0):
-                partial.unlink(missing_ok=True)
+        """Remove what was being built by a process that is gone: it no longer holds the lock."""
+        for left in (*self.folder.glob(f"*{PARTIAL}"), *self.folder.glob(f"*{CLAIM}")):
+            with suppress(Timeout, OSError), FileLock(left.with_suffix(".lock"), timeout=0):
+                left.unlink(missing_ok=True)
 
     def clear(self) -> int:
         """Remove every entry; the number of bytes that were freed."""
@@ -159,6 +190,27 @@ class DiskCache:
         for entry in entries:
             remove(entry)
         return sum(entry.size for entry in entries)
+
+
+def hold(file: IO[Any]) -> None:
+    """Mark an open entry as in use, until it is closed or the process ends."""
+    if sys.platform != "win32":
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process holds it; see `hold`."""
+    if sys.platform == "win32":
+        return False
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def remove(entry: CacheEntry) -> None:

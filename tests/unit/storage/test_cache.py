@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import threading
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -86,6 +90,63 @@ def test_the_disk_is_never_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     store = DiskCache(tmp_path)
     assert store.make_room(50)
     assert not store.make_room(51)
+
+
+def test_what_others_are_building_counts_with_the_size_it_will_have(tmp_path: Path) -> None:
+    store = DiskCache(tmp_path, limit=10)
+
+    def build(target: Path) -> bool:
+        assert store.get_or_build(key("b"), 3, lambda other: pytest.fail("built without room")) is None
+        assert store.get_or_build(key("c"), 2, lambda other: fill(other, 2)) is not None
+        return fill(target, 8)
+
+    assert store.get_or_build(key("a"), 8, build) is not None
+    assert sum(entry.size for entry in store.entries()) == 10
+    assert not list(tmp_path.glob(f"*{cache.CLAIM}"))
+
+
+def test_six_builders_at_once_stay_within_the_limit(tmp_path: Path) -> None:
+    store = DiskCache(tmp_path, limit=10)
+    together = threading.Barrier(6)
+
+    def build(name: str) -> None:
+        together.wait()
+        store.get_or_build(key(name), 4, lambda target: fill(target, 4) and bool(sizes.append(on_disk())) is False)
+
+    def on_disk() -> int:
+        return sum(path.stat().st_size for end in ("bin", "part") for path in tmp_path.glob(f"*.{end}"))
+
+    sizes: list[int] = []
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(build, "abcdef"))
+    assert sizes
+    assert max(sizes) <= 10
+
+
+def test_an_entry_in_use_stays_as_its_removal_would_free_nothing(tmp_path: Path) -> None:
+    store = DiskCache(tmp_path, limit=100)
+    path = add(store, "mapped", 60, used=0)
+    add(store, "idle", 30, used=1)
+    with open(path, "rb") as file:
+        cache.hold(file)
+        assert store.get_or_build(key("large"), 50, lambda target: pytest.fail("built without room")) is None
+        add(store, "small", 35, used=2)
+        assert [entry.key["name"] for entry in store.entries()] == ["mapped", "small"]
+    add(store, "large", 50, used=3)
+    assert [entry.key["name"] for entry in store.entries()] == ["small", "large"]
+
+
+@pytest.mark.parametrize(("number", "survives"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)])
+def test_a_disk_that_others_filled_meanwhile_is_no_room(tmp_path: Path, number: int, survives: bool) -> None:
+    store = DiskCache(tmp_path)
+
+    def build(target: Path) -> bool:
+        target.write_bytes(b"x")
+        raise OSError(number, os.strerror(number))
+
+    with nullcontext() if survives else pytest.raises(PermissionError):
+        assert store.get_or_build(key("a"), 3, build) is None
+    assert [path.suffix for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_clearing_reports_what_was_freed(tmp_path: Path) -> None:
