@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
+import joblib
 import torch
 
 from autotl.compute.depthwise import FastDepthwise
@@ -27,8 +27,13 @@ def pick_device() -> torch.device:
 
 
 def local_cpus() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: those it is bound to, or fewer by a container's quota or `LOKY_MAX_CPU_COUNT`."""
+    return int(joblib.cpu_count())
+
+
+def use_allowed_cores() -> None:
+    """Let torch compute with no more threads than this process may use cores; by itself it takes all of the machine."""
+    torch.set_num_threads(min(torch.get_num_threads(), local_cpus()))
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit
+from autotl.compute.device import use_allowed_cores
 from autotl.compute.memory import keep_freed_memory
 from autotl.interrupt import raise_if_pressed
 from autotl.pipeline.budget import KeptBack, keep_back
@@ -31,6 +32,7 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
         KeyboardInterrupt: if the user ended the call before there was any advice.
     """
     keep_freed_memory()
+    use_allowed_cores()
     records: list[TrialRecord] = []
 
     def keep(record: TrialRecord) -> None:
@@ -65,6 +67,7 @@ def advise(context: RunContext) -> Advice:
         InputError: as `fit`.
     """
     keep_freed_memory()
+    use_allowed_cores()
     data = read_data(context, passes=1)
     return make_advice(context, data, probe_backbones(context, data))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+import joblib.externals.loky.backend.context as loky_context
 import pytest
 import torch
 
 from autotl.compute import device
-from autotl.compute.device import GAIN_NEEDED, compute, local_cpus, measure_precision, pick_device
+from autotl.compute.device import GAIN_NEEDED, compute, local_cpus, measure_precision, pick_device, use_allowed_cores
 
 CPU = torch.device("cpu")
 
@@ -23,6 +24,27 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 9}, raising=False)
     assert local_cpus() == 3
+
+
+def test_the_quota_of_a_container_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    monkeypatch.setattr(loky_context, "_cpu_count_cgroup", lambda os_cpu_count: 2)  # what docker run --cpus=2 sets
+    assert local_cpus() == 2
+
+
+@pytest.mark.parametrize(("allowed", "threads"), [(1, 1), (64, 3)])
+def test_torch_has_no_more_threads_than_there_are_allowed_cores(
+    monkeypatch: pytest.MonkeyPatch, allowed: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(device, "local_cpus", lambda: allowed)
+    try:
+        torch.set_num_threads(3)
+        use_allowed_cores()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("count", "cores"), [(8, 8), (None, 1)])
