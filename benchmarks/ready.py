@@ -135,7 +135,7 @@ def _facts_of(prepared: PreparedBackbone) -> dict[str, Any]:
         state=str(prepared.state),
         converted=str(prepared.converted or ""),
         head="",
-        source_learning_rate=prepared.entry.source_learning_rate(),
+        source_learning_rate=prepared.entry.adamw_lr,
         n_stages=prepared.n_stages,
         seconds_per_image=1 / prepared.images_per_second,
         timm_name=prepared.entry.timm_name,

@@ -11,9 +11,8 @@ from typing import Literal
 
 from autotl.errors import BackboneError, Problem
 
-REFERENCE_BATCH_SIZE = 32
-"""Source learning rates are scaled to this batch size, from which trials scale them to their own."""
-
+DEFAULT_ADAMW_LR = 1.8e-4
+"""AdamW's rate at a batch of 32 for what is not in the catalog: most recent recipes have 1e-3 at 1,024."""
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -30,7 +29,8 @@ class BackboneEntry:
         top1: ImageNet-1k top-1 in %, 0 where unknown.
         input_size: side of the input in pixels.
         stages: timm's coarse stages without the classifier.
-        source_optimizer, source_lr, source_batch_size: of the published recipe.
+        adamw_lr: AdamW's peak rate at a batch of 32 that stands for the backbone's own training.
+        adamw_source: where that comes from.
         licence: of the weights.
         package, file, sha256: bundled weights: package, file inside it, checksum of the file; the last also for "run".
         path: weights in a local file, when `weights` is "file" or "run".
@@ -45,9 +45,8 @@ class BackboneEntry:
     top1: float
     input_size: int
     stages: int
-    source_optimizer: str
-    source_lr: float
-    source_batch_size: int
+    adamw_lr: float
+    adamw_source: str
     licence: str
     package: str = ""
     file: str = ""
@@ -58,16 +57,6 @@ class BackboneEntry:
     def __post_init__(self) -> None:
         if not self.timm_name:
             object.__setattr__(self, "timm_name", self.name)
-
-    def source_learning_rate(self, batch_size: int = REFERENCE_BATCH_SIZE) -> float:
-        """The published peak learning rate at `batch_size`.
-
-        Adaptive optimisers scale with the square root of the batch size (arXiv 2205.10287), SGD linearly
-        (arXiv 1706.02677). RMSProp with momentum, as EfficientNet was trained, is scaled linearly by its authors.
-        """
-        ratio = batch_size / self.source_batch_size
-        power = 0.5 if self.source_optimizer in ("adamw", "lamb") else 1.0
-        return float(self.source_lr * ratio**power)
 
 
 @cache
@@ -128,10 +117,8 @@ def _in_timm(name: str) -> BackboneEntry | None:
         top1=0.0,
         input_size=int(cfg["input_size"][-1]),
         stages=1 + max(stage for stage in stage_of_parameters(model).values() if stage is not None),
-        # Most recent timm recipes: AdamW, 1e-3 at a batch of 1,024.
-        source_optimizer="adamw",
-        source_lr=1e-3,
-        source_batch_size=1024,
+        adamw_lr=DEFAULT_ADAMW_LR,
+        adamw_source="that of most recent recipes: 1e-3 at 1024",
         licence=str(cfg.get("license") or "unknown"),
     )
 

@@ -267,7 +267,7 @@ def _backbone_files(
             state=str(prepared.state),
             converted=str(prepared.converted or ""),
             head=str(head),
-            source_learning_rate=prepared.entry.source_learning_rate(),
+            source_learning_rate=prepared.entry.adamw_lr,
             n_stages=prepared.n_stages,
             seconds_per_image=local_cpus() / prepared.images_per_second,
             timm_name=prepared.entry.timm_name,
