@@ -15,20 +15,25 @@ from autotl.settings import FitSettings
 
 # -- before the search -----------------------------------------------------------------------------------------------
 
-ADVICE_SHARE = 0.2
-"""Largest share of a fit's time that may pass before the search begins; later backbones are left out for it."""
-PROBING_SHARE = 0.8
+DISSIMILAR_SHARE, SIMILAR_SHARE = 0.2, 0.5
+"""Largest share of a fit's time that may pass before the search begins; later backbones are left out for it.
+
+Where the data is like ImageNet, a better backbone gains more than fine-tuning does, see benchmarks/table.
+"""
+ADVICE_SHARE = 0.8
 """The same of the time for the advice alone, before the statements are put together."""
 
 
-def probing_seconds(timeout: float, *, searches: bool) -> float:
+def probing_seconds(timeout: float, *, searches: bool, similar: bool) -> float:
     """How long backbones that are not required may be probed, from the beginning of the call.
 
     Args:
         timeout: seconds given.
         searches: whether a search follows the advice.
+        similar: whether the data is known to be like that of the reference set.
     """
-    return (ADVICE_SHARE if searches else PROBING_SHARE) * timeout
+    share = SIMILAR_SHARE if similar else DISSIMILAR_SHARE
+    return (share if searches else ADVICE_SHARE) * timeout
 
 
 def expected_seconds(entry: BackboneEntry, first: PreparedBackbone | None) -> float:

@@ -13,7 +13,7 @@ from autotl.advice.advisor import Advice, advise
 from autotl.advice.evidence import BackboneEvidence, probe_backbone, probe_closely
 from autotl.advice.probes import LabelledFeatures, folds_of
 from autotl.advice.ranking import rank
-from autotl.advice.reference_set import load_reference_set
+from autotl.advice.reference_set import ReferenceSet, load_reference_set
 from autotl.advice.similarity import Similarity, measure_similarity
 from autotl.compute.memory import give_back_memory
 from autotl.data.splits import Dataset
@@ -43,11 +43,16 @@ REFERENCE_SAMPLE = 1000
 
 @dataclass(frozen=True, slots=True)
 class ProbedBackbone:
-    """A prepared backbone with its linear probe."""
+    """A prepared backbone with its linear probe.
+
+    Attributes:
+        similarity: to the reference set; None where another backbone made that.
+    """
 
     prepared: PreparedBackbone
     evidence: BackboneEvidence
     probe: Probe
+    similarity: Similarity | None = None
 
 
 def probe_backbones(
@@ -63,9 +68,11 @@ def probe_backbones(
     context.console.heading("Backbones on your images, frozen")
     required, optional = candidates(context)
     searches = on_record is not None
-    limit = context.begun + probing_seconds(context.settings.budget.timeout, searches=searches)
     probed: list[ProbedBackbone] = []
     for entry in (*required, *optional):
+        similar = any(backbone.similarity is not None and backbone.similarity.similar for backbone in probed)
+        timeout = context.settings.budget.timeout
+        limit = context.begun + probing_seconds(timeout, searches=searches, similar=similar)
         expected = expected_seconds(entry, probed[0].prepared if probed else None)
         if entry in optional and time.time() + expected > limit:
             left = max(0.0, limit - time.time())
@@ -116,7 +123,11 @@ def _probe(context: RunContext, prepared: PreparedBackbone, data: PreparedData) 
         f"({prepared.images_per_second:.0f} images/s with {prepared.engine}; LogME {evidence.logme:.3f}, H-score "
         f"{evidence.h_score:.2f})"
     )
-    return ProbedBackbone(prepared, evidence, probe)
+    reference = context.inputs.reference or load_reference_set()
+    similarity = None
+    if find_entry(reference.backbone) == entry:
+        similarity = _similarity(context, data, reference, prepared, data.dataset.indices("train", "val"))
+    return ProbedBackbone(prepared, evidence, probe, similarity)
 
 
 def _keep_probe(context: RunContext, probed: ProbedBackbone, data: PreparedData, number: int) -> TrialRecord:
@@ -183,14 +194,24 @@ def _probe_closely(data: PreparedData, probed: Sequence[ProbedBackbone]) -> list
 
 
 def _measure_similarity(context: RunContext, data: PreparedData, probed: Sequence[ProbedBackbone]) -> Similarity:
-    reference = context.inputs.reference or load_reference_set()
-    entry, seed = find_entry(reference.backbone), context.settings.seed
-    rows = data.dataset.indices("train", "val")
-    prepared = next((backbone.prepared for backbone in probed if backbone.prepared.entry == entry), None)
-    if prepared is None:
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:REFERENCE_SAMPLE])
-        prepared = embed(context, entry, data.store, rows, data.precision, passes=1, folder="reference")
-    return measure_similarity(prepared.of(rows), reference, _class_names(data.dataset, rows), seed)
+    measured = next((backbone.similarity for backbone in probed if backbone.similarity is not None), None)
+    if measured is not None:
+        return measured
+    reference, seed = context.inputs.reference or load_reference_set(), context.settings.seed
+    rows = np.random.default_rng(seed).permutation(data.dataset.indices("train", "val"))[:REFERENCE_SAMPLE]
+    rows, entry = np.sort(rows), find_entry(reference.backbone)
+    prepared = embed(context, entry, data.store, rows, data.precision, passes=1, folder="reference")
+    return _similarity(context, data, reference, prepared, rows)
+
+
+def _similarity(
+    context: RunContext,
+    data: PreparedData,
+    reference: ReferenceSet,
+    prepared: PreparedBackbone,
+    rows: NDArray[np.int64],
+) -> Similarity:
+    return measure_similarity(prepared.of(rows), reference, _class_names(data.dataset, rows), context.settings.seed)
 
 
 def _measure_earlier_run_similarities(

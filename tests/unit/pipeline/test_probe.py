@@ -1,0 +1,50 @@
+"""Which backbones are probed in the time given."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autotl.pipeline import probe
+from autotl.pipeline.probe import probe_backbones
+
+
+class Line:
+    """A console that keeps its lines, and a clock that only embedding moves."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.now = 0.0
+
+    def heading(self, text: str) -> None:
+        self.lines.append(text)
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(("similar", "probed"), [(True, ["first", "second"]), (False, ["first"]), (None, ["first"])])
+def test_more_backbones_are_probed_where_the_data_is_like_imagenet(
+    similar: bool | None, probed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Line()
+    first, second, third = (SimpleNamespace(name=name) for name in ("first", "second", "third"))
+
+    def embedded(context: Any, prepared: Any, data: Any) -> Any:
+        console.now += 15.0
+        found = None if similar is None or prepared != "first" else SimpleNamespace(similar=similar)
+        return SimpleNamespace(prepared=prepared, similarity=found)
+
+    monkeypatch.setattr(probe, "time", SimpleNamespace(time=lambda: console.now))
+    monkeypatch.setattr(probe, "candidates", lambda context: ((first,), (second, third)))
+    monkeypatch.setattr(probe, "expected_seconds", lambda entry, known: 15.0 if known else 0.0)
+    monkeypatch.setattr(probe, "_embed", lambda context, entry, *rest: entry.name)
+    monkeypatch.setattr(probe, "_probe", embedded)
+    monkeypatch.setattr(probe, "_keep_probe", lambda *arguments: None)
+    settings = SimpleNamespace(budget=SimpleNamespace(timeout=60.0))
+    context: Any = SimpleNamespace(console=console, begun=0.0, settings=settings)
+    data: Any = SimpleNamespace(first="first")
+    assert [found.prepared for found in probe_backbones(context, data, lambda record: None)] == probed
+    assert console.lines[-1] == "  third: left out, probing would take 15 s of 0 s left"
