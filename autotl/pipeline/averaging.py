@@ -56,7 +56,8 @@ def average_winner(task: TrainingTask, run: RunDir, probe: TrialRecord | None) -
     shallowest = min(near_ties, key=lambda trial: trial.card.config["freeze_depth"])
     try:
         tuning = FineTuning(task, shallowest.card.config)
-        start = {name: tensor.clone() for name, tensor in tuning.backbone.model.state_dict().items()}
+        # On the CPU, where what the trials kept comes from, wherever the model computes.
+        start = {name: tensor.to("cpu", copy=True) for name, tensor in tuning.backbone.model.state_dict().items()}
         counts = {len(near_ties), len(near_ties) // 2}  # of one alone there is no average
         for count in sorted((count for count in counts if count and count + with_start >= 2), reverse=True):
             tuning.backbone.model.load_state_dict(average(start, near_ties[:count], with_start=with_start))
