@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from autotl.errors import SearchError
 from autotl.pipeline.budget import reference_seconds
 from autotl.pipeline.context import PreparedData, RunContext
 from autotl.pipeline.earlier_runs import leave_reference_set
+from autotl.pipeline.guard import guarded
 from autotl.pipeline.schedule import Schedule
 from autotl.predictor import Predictor, load_predictor
 from autotl.records import Estimate, TrialRecord
@@ -51,7 +53,10 @@ def finish(
             raise KeyboardInterrupt
         raise SearchError("no trial came to an end, and the classifier of these backbones takes no linear probe")
     predictor, card = load_predictor(context.run.model), load_card(context.run.model)
-    tested, metrics = _measure(predictor, data)
+    tested: Estimate | None = None
+    metrics: dict[str, float] = {}
+    with guarded(context.console, "the model was not tested on the test images"):
+        tested, metrics = _measure(predictor, data)
     _leave_reference_set(context, data, interrupted)
     result = FitResult(
         predictor=predictor,
@@ -94,8 +99,5 @@ def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int6
 def _leave_reference_set(context: RunContext, data: PreparedData, interrupted: bool) -> None:
     """For a later run that reuses this one's model. Whatever goes wrong, the model and the result are there."""
     seconds = min(context.end - time.time(), reference_seconds(context.settings.budget.timeout))
-    try:
+    with suppress(KeyboardInterrupt), guarded(context.console, "later runs cannot reuse this one's model"):
         leave_reference_set(context.run, data.dataset, data.store, 0.0 if interrupted else seconds, local_cpus())
-    except (Exception, KeyboardInterrupt) as error:
-        why = f"{type(error).__name__}: {error}"
-        context.console.line(f"  no reference set, so later runs cannot reuse this one's model ({why})", "yellow")

@@ -13,6 +13,7 @@ from autotl.interrupt import raise_if_pressed
 from autotl.pipeline.budget import KeptBack, keep_back
 from autotl.pipeline.context import RunContext
 from autotl.pipeline.finish import finish
+from autotl.pipeline.guard import guarded
 from autotl.pipeline.ingest import read_data
 from autotl.pipeline.probe import make_advice, probe_backbones
 from autotl.pipeline.scratch_baseline import measure_benefit
@@ -49,8 +50,9 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
         searched = search(context, data, probed, advice, ray.choices(), tuple(records), keep)
         interrupted, schedule = searched.interrupted, searched.schedule
         if not interrupted:
-            kept = keep_back(context.settings, advice, data.n_images)
-            benefit = _measure_benefit(context, advice, kept, records, keep)
+            with guarded(context.console, "the benefit of pretraining was not measured"):
+                kept = keep_back(context.settings, advice, data.n_images)
+                benefit = _measure_benefit(context, advice, kept, records, keep)
     except KeyboardInterrupt:
         if advice is None:
             if context.run.has_model:

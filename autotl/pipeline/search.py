@@ -21,6 +21,7 @@ from autotl.models.backbone import Preprocessing
 from autotl.pipeline.averaging import average_winner
 from autotl.pipeline.budget import keep_back
 from autotl.pipeline.context import PreparedData, RunContext
+from autotl.pipeline.guard import guarded
 from autotl.pipeline.probe import ProbedBackbone, labelled_features
 from autotl.pipeline.schedule import MOST_VIEWS, Schedule, plan_schedule
 from autotl.records import TrialRecord
@@ -92,7 +93,8 @@ def search(
         except SearchError as error:
             context.console.line(f"  {error}", "red")
     if not interrupted and context.run.has_model:
-        _average(context, replace(plan.task, deadline=plan.task.deadline + kept.average), probes)
+        with guarded(context.console, "the best models were not averaged"):
+            _average(context, replace(plan.task, deadline=plan.task.deadline + kept.average), probes)
     return SearchOutcome(tuple(trials), interrupted, schedule)
 
 
