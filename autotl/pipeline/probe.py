@@ -14,6 +14,7 @@ from autotl.advice.evidence import BackboneEvidence, probe_backbone, probe_close
 from autotl.advice.probes import LabelledFeatures, folds_of
 from autotl.advice.ranking import rank
 from autotl.advice.reference_set import ReferenceSet, load_reference_set
+from autotl.advice.scenario import HEADROOM
 from autotl.advice.similarity import Similarity, measure_similarity
 from autotl.compute.memory import give_back_memory
 from autotl.data.splits import Dataset
@@ -54,6 +55,12 @@ class ProbedBackbone:
     probe: Probe
     similarity: Similarity | None = None
 
+    @property
+    def serves_well(self) -> bool:
+        """Whether the data is known to be similar, and frozen features leave no headroom for fine-tuning."""
+        similar = self.similarity is not None and self.similarity.similar
+        return similar and self.evidence.recall > 1 - HEADROOM
+
 
 def probe_backbones(
     context: RunContext, data: PreparedData, on_record: Callable[[TrialRecord], None] | None = None
@@ -70,9 +77,8 @@ def probe_backbones(
     searches = on_record is not None
     probed: list[ProbedBackbone] = []
     for entry in (*required, *optional):
-        similar = any(backbone.similarity is not None and backbone.similarity.similar for backbone in probed)
-        timeout = context.settings.budget.timeout
-        limit = context.begun + probing_seconds(timeout, searches=searches, similar=similar)
+        timeout, serve_well = context.settings.budget.timeout, any(backbone.serves_well for backbone in probed)
+        limit = context.begun + probing_seconds(timeout, searches=searches, serve_well=serve_well)
         expected = expected_seconds(entry, probed[0].prepared if probed else None)
         if entry in optional and time.time() + expected > limit:
             left = max(0.0, limit - time.time())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from autotl.pipeline import probe
-from autotl.pipeline.probe import probe_backbones
+from autotl.pipeline.probe import ProbedBackbone, probe_backbones
 
 
 class Line:
@@ -25,17 +25,26 @@ class Line:
         self.lines.append(text)
 
 
-@pytest.mark.parametrize(("similar", "probed"), [(True, ["first", "second"]), (False, ["first"]), (None, ["first"])])
-def test_more_backbones_are_probed_where_the_data_is_like_imagenet(
-    similar: bool | None, probed: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("similar", "recall", "probed", "left"),
+    [
+        (True, 0.95, ["first", "second"], 12),
+        (True, 0.9, ["first"], 0),  # there is headroom for fine-tuning
+        (False, 0.95, ["first"], 0),
+        (None, 0.95, ["first"], 0),  # nobody knows yet
+    ],
+)
+def test_more_backbones_are_probed_where_frozen_features_serve_well(
+    similar: bool | None, recall: float, probed: list[str], left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Line()
     first, second, third = (SimpleNamespace(name=name) for name in ("first", "second", "third"))
 
-    def embedded(context: Any, prepared: Any, data: Any) -> Any:
+    def embedded(context: Any, prepared: Any, data: Any) -> ProbedBackbone:
         console.now += 15.0
-        found = None if similar is None or prepared != "first" else SimpleNamespace(similar=similar)
-        return SimpleNamespace(prepared=prepared, similarity=found)
+        found: Any = None if similar is None or prepared != "first" else SimpleNamespace(similar=similar)
+        evidence: Any = SimpleNamespace(recall=recall)
+        return ProbedBackbone(prepared, evidence, cast(Any, None), found)
 
     monkeypatch.setattr(probe, "time", SimpleNamespace(time=lambda: console.now))
     monkeypatch.setattr(probe, "candidates", lambda context: ((first,), (second, third)))
@@ -47,4 +56,4 @@ def test_more_backbones_are_probed_where_the_data_is_like_imagenet(
     context: Any = SimpleNamespace(console=console, begun=0.0, settings=settings)
     data: Any = SimpleNamespace(first="first")
     assert [found.prepared for found in probe_backbones(context, data, lambda record: None)] == probed
-    assert console.lines[-1] == "  third: left out, probing would take 15 s of 0 s left"
+    assert console.lines[-1] == f"  third: left out, probing would take 15 s of {left} s left"
