@@ -13,7 +13,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from subsets import SUBSETS, SubsetData
 
-from autotl.compute.device import measure_precision, pick_device
+from autotl.compute.device import measure_device, pick_device
 from autotl.data.pixels import PixelStore, build_store
 from autotl.frozen.activations import ImageLoader, batches
 from autotl.frozen.prepare import PreparedBackbone, prepare
@@ -93,7 +93,7 @@ def make_ready(data: SubsetData, work: Path) -> ReadySet:
 
 
 def _build(data: SubsetData, folder: Path) -> dict[str, Any]:
-    precision = measure_precision(pick_device())
+    precision = measure_device(pick_device()).precision
     size = max(preprocessing_named(name).store_size for name in BACKBONES)
     store, decoded = build_store(data.root, data.paths, size, folder / "pixels.u8", workers=1)
     if decoded.unreadable:

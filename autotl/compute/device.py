@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import joblib
@@ -15,6 +16,9 @@ from autotl.compute.depthwise import FastDepthwise
 
 Precision = Literal["bf16", "fp32"]
 ROUNDS = 6
+IMAGES, CHANNELS, SIDE, WIDER = 8, 96, 28, 4
+"""Of the inverted bottleneck that is timed: images, channels, side in pixels, and how much wider its middle is."""
+MULTIPLICATIONS = IMAGES * SIDE**2 * WIDER * CHANNELS * (2 * CHANNELS + 9)
 GAIN_NEEDED = 1.15
 """bfloat16 has to be so many times faster than float32 to be worth its rounding."""
 
@@ -53,24 +57,41 @@ def compute(device: torch.device, precision: Precision) -> Iterator[None]:
         yield
 
 
-def measure_precision(device: torch.device) -> Precision:
-    """Whether bfloat16 is faster than float32 on this machine, by timing convolutions for about half a second."""
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a device computes.
+
+    Attributes:
+        precision: the faster of two number formats.
+        multiplications: a second on one core, in float32; infinite on a GPU, which nothing here has to wait for.
+    """
+
+    precision: Precision
+    multiplications: float
+
+
+def measure_device(device: torch.device) -> Speed:
+    """Whether bfloat16 is faster than float32 here, and how fast that is, by timing convolutions for half a second."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return Speed("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32", math.inf)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that wait for one another measure what else the machine is doing
     try:
         seconds = _best_seconds()
     finally:
         torch.set_num_threads(threads)
-    return "bf16" if seconds["bf16"] * GAIN_NEEDED < seconds["fp32"] else "fp32"
+    faster: Precision = "bf16" if seconds["bf16"] * GAIN_NEEDED < seconds["fp32"] else "fp32"
+    return Speed(faster, MULTIPLICATIONS / seconds["fp32"])
 
 
 def _best_seconds() -> dict[Precision, float]:
     """The fastest of several passes through an inverted bottleneck in each format, taken in turn."""
-    x = torch.randn(8, 96, 28, 28).to(memory_format=torch.channels_last)
+    x = torch.randn(IMAGES, CHANNELS, SIDE, SIDE).to(memory_format=torch.channels_last)
+    wide = WIDER * CHANNELS
     layers = torch.nn.Sequential(
-        torch.nn.Conv2d(96, 384, 1), torch.nn.Conv2d(384, 384, 3, padding=1, groups=384), torch.nn.Conv2d(384, 96, 1)
+        torch.nn.Conv2d(CHANNELS, wide, 1),
+        torch.nn.Conv2d(wide, wide, 3, padding=1, groups=wide),
+        torch.nn.Conv2d(wide, CHANNELS, 1),
     ).to(memory_format=torch.channels_last)
     best: dict[Precision, float] = {"bf16": math.inf, "fp32": math.inf}
     for _ in range(ROUNDS):

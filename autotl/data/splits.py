@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +165,34 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
         key[members[0]] = -1
     order: NDArray[np.int64] = np.lexsort((generator.random(len(labels)), key))
     return order
+
+
+def part_of(dataset: Dataset, share: float, seed: int, why: str) -> Dataset:
+    """The data set with a stratified share of its training and of its validation images, and all of its test images.
+
+    Args:
+        dataset: stays as it is.
+        share: from 0 to 1; of every class an image at least is kept in either split that has one.
+        seed: of which images.
+        why: for the finding that says so.
+    """
+    kept = [dataset.indices("test")]
+    for name in ("train", "val"):
+        rows = dataset.indices(name)
+        labels = dataset.labels[rows]
+        count = max(len(np.unique(labels)), round(share * len(rows)))
+        kept.append(rows[stratified_order(labels, seed)[:count]])
+    rows = np.sort(np.concatenate(kept))
+    used, of = sum(map(len, kept[1:])), len(dataset.indices("train", "val"))
+    message = f"{used} of {of} training and validation images are used: {why}"
+    return replace(
+        dataset,
+        paths=tuple(dataset.paths[row] for row in rows),
+        labels=dataset.labels[rows],
+        split=dataset.split[rows],
+        groups=dataset.groups[rows],
+        findings=(*dataset.findings, Finding("part", "warning", message)),
+    )
 
 
 def make_dataset(listing: Listing, val_fraction: float, seed: int) -> Dataset:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from autotl.advice.advisor import Advice
 from autotl.advice.evidence import BackboneEvidence
 from autotl.advice.ranking import choose_searched
+from autotl.compute.device import Speed
 from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.catalog import BackboneEntry
 from autotl.pipeline.earlier_runs import REFERENCE_IMAGES
@@ -41,6 +42,24 @@ def expected_seconds(entry: BackboneEntry, first: PreparedBackbone | None) -> fl
     if first is None:
         return 0.0
     return first.seconds * max(entry.gmacs, 1e-3) / max(first.entry.gmacs, 1e-3) * 1.2 + 2.0
+
+
+EMBEDDING_SHARE = 0.3
+"""Of the time, at most, for embedding with the backbones that are probed in any case; of more images a part is used."""
+
+
+def affordable_share(n_images: int, gmacs: float, timeout: float, speed: Speed, cores: int) -> tuple[float, float]:
+    """The share of the images that can be embedded in `EMBEDDING_SHARE` of the time, and the seconds for all of them.
+
+    Args:
+        n_images: training and validation images.
+        gmacs: 10^9 multiply-adds an image, of all backbones that are probed in any case; 0 where unknown.
+        timeout: seconds given.
+        speed: of a core.
+        cores: that embed.
+    """
+    seconds = n_images * gmacs * 1e9 / (speed.multiplications * cores)
+    return min(1.0, EMBEDDING_SHARE * timeout / seconds) if seconds > 0 else 1.0, seconds
 
 
 # -- after the search ------------------------------------------------------------------------------------------------

@@ -11,14 +11,15 @@ from contextlib import suppress
 
 import numpy as np
 
-from autotl.compute.device import Precision, local_cpus, measure_precision, pick_device
+from autotl.compute.device import Precision, Speed, local_cpus, measure_device, pick_device
 from autotl.console import Console
 from autotl.data.folder import Listing, check_classes, unreadable_problems, without
 from autotl.data.pixels import Decoding, PixelStore
-from autotl.data.splits import Dataset, make_dataset
+from autotl.data.splits import Dataset, make_dataset, part_of
 from autotl.errors import raise_if_any
 from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.backbone import preprocessing_named
+from autotl.pipeline.budget import affordable_share
 from autotl.pipeline.context import (
     EXPECTED_PASSES,
     PreparedData,
@@ -60,8 +61,9 @@ def read_data(context: RunContext, passes: int = EXPECTED_PASSES) -> PreparedDat
 
 def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | dict[str, str]:
     """The data of a call; or, where files cannot be decoded, what is wrong with them, by path."""
-    dataset = make_dataset(listing, context.settings.val_fraction, context.settings.seed)
     required, optional = candidates(context)
+    speed = measure_device(pick_device())
+    dataset = _affordable(context, make_dataset(listing, context.settings.val_fraction, context.settings.seed), speed)
     size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
     rows = dataset.indices("train", "val")
     order = np.concatenate([rows, dataset.indices("test")])
@@ -73,14 +75,14 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
                 raise _Damaged
             show()
 
-        first, precision = None, measure_precision(pick_device())
+        first = None
         with suppress(_Damaged):
             first = embed(
                 context,
                 required[0],
                 decoding.store,
                 rows,
-                precision,
+                speed.precision,
                 passes=passes,
                 stage_rows=rows_for_stages(dataset, context.settings.seed),
                 decoding=decoding,
@@ -91,7 +93,18 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
     show()
     if first is None or decoded.unreadable:
         return decoded.unreadable
-    return _prepared_data(context, dataset, store, precision, first)
+    return _prepared_data(context, dataset, store, speed.precision, first)
+
+
+def _affordable(context: RunContext, dataset: Dataset, speed: Speed) -> Dataset:
+    """The data set, or a part of it where embedding all of it would leave too little time for anything else."""
+    gmacs = sum(entry.gmacs for entry in candidates(context)[0])
+    n_images, timeout = len(dataset.indices("train", "val")), context.settings.budget.timeout
+    share, seconds = affordable_share(n_images, gmacs, timeout, speed, local_cpus())
+    if share == 1.0:
+        return dataset
+    why = f"embedding all of them would take about {seconds:.0f} of {timeout:.0f} s; give it more time for all"
+    return part_of(dataset, share, context.settings.seed, why)
 
 
 def _prepared_data(

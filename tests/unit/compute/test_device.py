@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import joblib.externals.loky.backend.context as loky_context
@@ -9,7 +10,15 @@ import pytest
 import torch
 
 from autotl.compute import device
-from autotl.compute.device import GAIN_NEEDED, compute, local_cpus, measure_precision, pick_device, use_allowed_cores
+from autotl.compute.device import (
+    GAIN_NEEDED,
+    Speed,
+    compute,
+    local_cpus,
+    measure_device,
+    pick_device,
+    use_allowed_cores,
+)
 
 CPU = torch.device("cpu")
 
@@ -82,13 +91,13 @@ def test_bfloat16_has_to_be_worth_its_rounding(monkeypatch: pytest.MonkeyPatch) 
     seconds = {"fp32": 1.0}
     monkeypatch.setattr(device, "_best_seconds", lambda: seconds)
     seconds["bf16"] = 0.99 / GAIN_NEEDED
-    assert measure_precision(CPU) == "bf16"
+    assert measure_device(CPU).precision == "bf16"
     seconds["bf16"] = 1.01 / GAIN_NEEDED
-    assert measure_precision(CPU) == "fp32"
+    assert measure_device(CPU).precision == "fp32"
 
 
 def test_precision_of_this_machine_is_one_of_two() -> None:
-    assert measure_precision(CPU) in ("bf16", "fp32")
+    assert measure_device(CPU).precision in ("bf16", "fp32")
 
 
 @pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
@@ -99,4 +108,4 @@ def test_a_gpu_is_asked_whether_it_has_bfloat16(
         return supported or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
-    assert measure_precision(torch.device("cuda")) == precision
+    assert measure_device(torch.device("cuda")) == Speed(precision, math.inf)

@@ -7,8 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotl.data.folder import Image, Listing
-from autotl.data.splits import assign_folds, label_numbers, make_dataset, stratified_holdout, stratified_order
+from autotl.data.folder import Finding, Image, Listing
+from autotl.data.splits import (
+    Dataset,
+    assign_folds,
+    label_numbers,
+    make_dataset,
+    part_of,
+    stratified_holdout,
+    stratified_order,
+)
 
 
 def alone(labels: np.ndarray) -> np.ndarray:
@@ -228,3 +236,33 @@ def test_labels_are_places_among_the_classes() -> None:
     assert label_numbers(["b", "a", "b"], ("a", "b")).tolist() == [1, 0, 1]
     with pytest.raises(KeyError):
         label_numbers(["c"], ("a", "b"))
+
+
+class TestAPart:
+    def whole(self) -> Dataset:
+        files = listing(Path("root"), {None: {"a": 200, "b": 40}, "test": {"a": 9, "b": 1}})
+        return make_dataset(files, 0.2, seed=0)
+
+    def test_has_all_test_images_and_the_share_of_every_class_and_split(self) -> None:
+        whole = self.whole()
+        part = part_of(whole, 0.25, 0, "time")
+        for name in ("train", "val"):
+            assert part.counts(name) == pytest.approx(whole.counts(name) / 4, abs=1)
+        assert part.counts("test").tolist() == [9, 1]
+
+    def test_keeps_what_belongs_to_an_image_together(self) -> None:
+        whole = self.whole()
+        part = part_of(whole, 0.3, 1, "time")
+        facts = zip(whole.paths, whole.labels, whole.split, whole.groups, strict=True)
+        known = {path: (label, split, group) for path, label, split, group in facts}
+        assert list(part.paths) == [path for path in whole.paths if path in set(part.paths)]
+        for path, *rest in zip(part.paths, part.labels, part.split, part.groups, strict=True):
+            assert known[path] == tuple(rest)
+
+    def test_keeps_an_image_of_every_class(self) -> None:
+        assert part_of(self.whole(), 0.001, 0, "time").counts("train").tolist() == [1, 1]
+
+    def test_says_so(self) -> None:
+        assert part_of(self.whole(), 0.5, 0, "for want of time").findings[-1] == Finding(
+            "part", "warning", "120 of 240 training and validation images are used: for want of time"
+        )

@@ -1,14 +1,16 @@
-"""What is kept back of the time for the end."""
+"""How the time is divided: embedding, probing, and what is kept back for the end."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from autotl.pipeline.budget import benefit_seconds
+from autotl.compute.device import Speed
+from autotl.pipeline.budget import EMBEDDING_SHARE, affordable_share, benefit_seconds, probing_seconds
 from autotl.settings import Budget, FitSettings
 
 
@@ -44,3 +46,25 @@ class TestTheBenefitOfPretraining:
         searched = backbones(100.0, 200.0)
         assert benefit_seconds(settings(600.0), advice(scratch=True), 750, searched) == pytest.approx(120.0)
         assert benefit_seconds(settings(600.0), advice(scratch=True), 751, searched) == 0.0
+
+
+class TestTheImagesThatCanBeEmbedded:
+    def test_are_those_that_take_the_share_of_the_time(self) -> None:
+        # 1,000 images of 0.4 GMAC on two cores of 20 GMAC/s take 10 s, a third of which are 0.3 of 11 s.
+        share, seconds = affordable_share(1000, 0.4, 11.0, Speed("fp32", 20e9), 2)
+        assert seconds == pytest.approx(10.0)
+        assert share == pytest.approx(EMBEDDING_SHARE * 11 / 10)
+
+    def test_are_all_where_they_fit_or_nobody_knows_what_they_cost(self) -> None:
+        assert affordable_share(1000, 0.4, 1000.0, Speed("fp32", 20e9), 2)[0] == 1.0
+        assert affordable_share(10**9, 0.0, 1.0, Speed("fp32", 20e9), 2)[0] == 1.0
+
+    def test_are_all_on_a_gpu(self) -> None:
+        assert affordable_share(10**6, 0.4, 10.0, Speed("bf16", math.inf), 2)[0] == 1.0
+
+
+class TestProbing:
+    def test_has_most_of_the_time_where_frozen_features_serve_well_or_nothing_follows(self) -> None:
+        assert probing_seconds(100.0, searches=True, serve_well=False) == pytest.approx(20.0)
+        assert probing_seconds(100.0, searches=True, serve_well=True) == pytest.approx(70.0)
+        assert probing_seconds(100.0, searches=False, serve_well=False) == pytest.approx(80.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from autotl.compute.device import Speed
 from autotl.console import Console
 from autotl.data import pixels
 from autotl.data.folder import list_folder, without
@@ -21,6 +23,7 @@ from autotl.errors import DatasetError
 from autotl.interrupt import raise_if_pressed
 from autotl.models.catalog import find_entry
 from autotl.pipeline import context, ingest
+from autotl.pipeline.budget import EMBEDDING_SHARE
 from autotl.pipeline.context import RunContext, make_context
 from autotl.pipeline.ingest import read_data
 from autotl.pipeline.validate import ValidInput
@@ -40,7 +43,7 @@ class Embedding:
         self.passes: list[int] = []
         self.in_batch: Callable[[int], None] = lambda done: None
         monkeypatch.setattr(context, "prepare", self)
-        monkeypatch.setattr(ingest, "measure_precision", lambda device: "fp32")
+        monkeypatch.setattr(ingest, "measure_device", lambda device: Speed("fp32", math.inf))
 
     def __call__(self, entry: Any, store: Any, rows: np.ndarray, folder: Path, precision: str, **other: Any) -> Any:
         self.passes.append(other["passes"])
@@ -303,3 +306,29 @@ def test_what_ended_the_decoding_comes_through(
     with pytest.raises(MemoryError, match="too large"):
         read_data(context_for(folder))
     assert no_thread_is_left()
+
+
+def test_where_all_images_would_take_the_time_a_part_is_decoded_and_used(
+    folder: Path, embedding: Embedding, decoder: Decoder, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite0 = find_entry(LITE0)
+    # Half of the 30 images in 0.3 of 600 seconds.
+    speed = Speed("fp32", 15 * lite0.gmacs * 1e9 / (EMBEDDING_SHARE * 600))
+    monkeypatch.setattr(ingest, "measure_device", lambda device: speed)
+    found = read_data(context_for(folder))
+    assert found.dataset.counts("train", "val").tolist() == [5, 5, 5]
+    assert found.dataset.counts("test").tolist() == [2, 2, 2]
+    assert set(found.dataset.split) == {"train", "val", "test"}
+    assert len(decoder.begun) == 15 + 6
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "15 of 30 training and validation images are used: embedding all of them would take about 360 of 600 s" in shown
+    )
+
+
+def test_a_fast_machine_uses_all_images(
+    folder: Path, embedding: Embedding, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = Speed("fp32", 30 * find_entry(LITE0).gmacs * 1e9 / (EMBEDDING_SHARE * 600))
+    monkeypatch.setattr(ingest, "measure_device", lambda device: speed)
+    assert len(read_data(context_for(folder)).dataset.paths) == 36
