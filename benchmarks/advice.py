@@ -96,7 +96,7 @@ def _measured(draw: Draw, ready: ReadySet) -> Draw:
     similarity = measure_similarity(ready.embeddings(LITE0)[seen], load_reference_set())
     by_depth = ready.stages() | {evidence[0].n_stages: ready.embeddings(LITE0)}
     stages = {depth: _labelled(features, draw.subset, ready) for depth, features in by_depth.items()}
-    profile = stage_profile(stages, probes[0].strength, "accuracy", balanced=False)
+    profile = stage_profile(stages, probes[0].settings, "accuracy", balanced=False)
     return replace(
         draw,
         stages=profile.scores,

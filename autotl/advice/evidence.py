@@ -145,8 +145,8 @@ def probe_closely(
         stages: features of a sample of them by freeze depth, with the embeddings at `n_stages`.
         balanced: as for `fit_probe`.
     """
-    curve = learning_curve(features, probe.strength, evidence.metric, balanced=balanced)
-    profile = stage_profile(stages, probe.strength, evidence.metric, balanced=balanced)
+    curve = learning_curve(features, probe.settings, evidence.metric, balanced=balanced)
+    profile = stage_profile(stages, probe.settings, evidence.metric, balanced=balanced)
     return replace(
         evidence,
         stage_scores=profile.scores,

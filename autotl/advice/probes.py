@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autotl.data.splits import assign_folds, stratified_order
 from autotl.train.metrics import score
-from autotl.train.probe import Features, Probe, fit_head, fit_probe, knn_probabilities
+from autotl.train.probe import Features, HeadSettings, Probe, fit_head, fit_probe, knn_probabilities
 
 Draws = NDArray[np.float64]
 
@@ -140,7 +140,7 @@ def forecast(features: LabelledFeatures, probe: Probe, *, balanced: bool) -> For
 
     Args:
         features: embeddings.
-        probe: fitted on the training images, its strength chosen on the validation images.
+        probe: fitted on the training images, its settings chosen on the validation images.
         balanced: as for `fit_probe`.
     """
     parts = features.rounds()
@@ -153,7 +153,7 @@ def _heads(parts: list[LabelledFeatures], probe: Probe, *, balanced: bool) -> li
     """A probe for each round: `probe` itself, which is fitted on the training split, or one as strong."""
     if len(parts) == 1:
         return [probe]
-    return [fit_head(part.train, part.train_labels, probe.strength, balanced=balanced) for part in parts]
+    return [fit_head(part.train, part.train_labels, probe.settings, balanced=balanced) for part in parts]
 
 
 def _forecasts(parts: list[LabelledFeatures], heads: list[Probe]) -> Features:
@@ -186,7 +186,9 @@ def standard_error(draws: Draws) -> float:
     return float(np.nanstd(draws, ddof=1))
 
 
-def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, balanced: bool) -> LearningCurve | None:
+def learning_curve(
+    features: LabelledFeatures, settings: HeadSettings, metric: str, *, balanced: bool
+) -> LearningCurve | None:
     """Probe scores with a quarter, half and all of the training images; None if there are no smaller parts.
 
     Every part has an image of each class, so that a quarter of very little data is more than a quarter.
@@ -196,7 +198,7 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
 
     Args:
         features: embeddings.
-        strength: of `Probe.strength`.
+        settings: of the probe.
         metric: of the scores.
         balanced: as for `fit_probe`.
     """
@@ -209,7 +211,7 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
     draws, scores = [], []
     for size in sizes:
         heads = [
-            fit_head(part.train[order[:size]], part.train_labels[order[:size]], strength, balanced=balanced)
+            fit_head(part.train[order[:size]], part.train_labels[order[:size]], settings, balanced=balanced)
             for part, order in zip(parts, orders, strict=True)
         ]
         probabilities = _forecasts(parts, heads)
@@ -225,7 +227,7 @@ def learning_curve(features: LabelledFeatures, strength: float, metric: str, *, 
 
 
 def stage_profile(
-    stages: Mapping[int, LabelledFeatures], strength: float, metric: str, *, balanced: bool
+    stages: Mapping[int, LabelledFeatures], settings: HeadSettings, metric: str, *, balanced: bool
 ) -> StageProfile:
     """A linear probe on the features of every stage.
 
@@ -234,14 +236,14 @@ def stage_profile(
 
     Args:
         stages: features by freeze depth, of the same images; the deepest are the embeddings.
-        strength: that was chosen for the embeddings.
+        settings: that were chosen for the embeddings.
         metric: of the scores.
         balanced: as for `fit_probe`.
     """
     scores, errors = {}, {}
     for depth, stage in sorted(stages.items()):
         if depth == max(stages):
-            probe = fit_head(stage.train, stage.train_labels, strength, balanced=balanced)
+            probe = fit_head(stage.train, stage.train_labels, settings, balanced=balanced)
         else:
             probe = fit_probe(
                 stage.train, stage.train_labels, stage.val, stage.val_labels, stage.n_classes, balanced=balanced

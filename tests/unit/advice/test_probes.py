@@ -23,7 +23,9 @@ from autotl.advice.probes import (
     standard_error,
 )
 from autotl.settings import METRICS
-from autotl.train.probe import fit_head, fit_probe
+from autotl.train.probe import HeadSettings, fit_head, fit_probe
+
+LOGISTIC, WEAK, STRONG = (HeadSettings("logistic", strength) for strength in (1.0, 0.1, 0.01))
 
 
 def forecasts(share_right: float, n: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -68,12 +70,12 @@ def test_draws_of_two_forecasts_are_paired() -> None:
 
 
 def test_a_curve_grows_in_nested_parts_and_shows_that_data_helps_where_it_does() -> None:
-    hard = learning_curve(clouds(600, 1.2, 60), 0.01, "accuracy", balanced=False)
+    hard = learning_curve(clouds(600, 1.2, 60), STRONG, "accuracy", balanced=False)
     assert hard is not None
     assert hard.n_images == (100, 200, 400)
     assert hard.scores == tuple(sorted(hard.scores))
     assert hard.gain == pytest.approx(hard.scores[2] - hard.scores[1])
-    easy = learning_curve(clouds(600, 6.0), 0.01, "accuracy", balanced=False)
+    easy = learning_curve(clouds(600, 6.0), STRONG, "accuracy", balanced=False)
     assert easy is not None
     assert easy.scores[-1] > 0.99
     assert not easy.more_data_helps
@@ -86,7 +88,7 @@ def test_data_helps_from_two_standard_errors_on(gain: float, helps: bool) -> Non
 
 def test_parts_of_very_little_data_hold_every_class() -> None:
     data = clouds(9, 3.0)
-    curve = learning_curve(data, 0.1, "accuracy", balanced=False)
+    curve = learning_curve(data, WEAK, "accuracy", balanced=False)
     assert curve is not None
     assert curve.n_images == (3, 6)
 
@@ -94,7 +96,7 @@ def test_parts_of_very_little_data_hold_every_class() -> None:
 def test_one_image_a_class_makes_no_curve() -> None:
     data = clouds(9, 3.0)
     tiny = dataclasses.replace(data, train=data.train[:3], train_labels=data.train_labels[:3])
-    assert learning_curve(tiny, 0.1, "accuracy", balanced=False) is None
+    assert learning_curve(tiny, WEAK, "accuracy", balanced=False) is None
 
 
 def test_stages_without_a_score_propose_nothing() -> None:
@@ -115,14 +117,14 @@ def test_the_proposed_depth_is_the_deepest_within_an_error_of_the_best() -> None
 def test_features_that_are_lost_after_a_stage_propose_that_stage() -> None:
     # Clouds that are far apart at stage 3, and nearer again behind it, as features that became too specific.
     stages = {depth: clouds(450, distance) for depth, distance in {1: 0.5, 2: 1.5, 3: 5.0, 4: 1.5, 5: 1.0}.items()}
-    profile = stage_profile(stages, 0.01, "accuracy", balanced=False)
+    profile = stage_profile(stages, STRONG, "accuracy", balanced=False)
     assert list(profile.scores) == [1, 2, 3, 4, 5]
     assert profile.proposed_depth == 3
     assert all(0 < error < 0.06 for error in profile.errors.values())
 
 
 def test_a_stage_where_all_are_recognised_has_an_error_of_an_image() -> None:
-    profile = stage_profile({2: clouds(90, 50.0)}, 0.01, "accuracy", balanced=False)
+    profile = stage_profile({2: clouds(90, 50.0)}, STRONG, "accuracy", balanced=False)
     assert profile.scores == {2: 1.0}
     assert profile.errors == {2: pytest.approx(1 / 30)}
 
@@ -130,7 +132,7 @@ def test_a_stage_where_all_are_recognised_has_an_error_of_an_image() -> None:
 def test_folded_forecasts_are_of_images_that_were_not_seen() -> None:
     # Labels without any meaning: whoever has seen an image knows its label, its nearest neighbour being itself.
     data = clouds(150, 0.0, dimensions=300, folded=True)
-    probe = fit_head(data.train, data.train_labels, 1.0)
+    probe = fit_head(data.train, data.train_labels, LOGISTIC)
     found = forecast(data, probe, balanced=False)
     assert np.bincount(found.labels).tolist() == [50, 50, 50]
     for probabilities in (found.probe, found.neighbours):
@@ -149,18 +151,18 @@ def test_folded_forecasts_agree_with_those_of_validation_images() -> None:
 
 def test_curve_and_stages_are_scored_on_all_images_where_these_are_few() -> None:
     data = clouds(60, 2.0, folded=True)
-    curve = learning_curve(data, 0.01, "accuracy", balanced=False)
+    curve = learning_curve(data, STRONG, "accuracy", balanced=False)
     assert curve is not None
     assert curve.n_images == (12, 24, 48)
     assert {round(60 * score, 6) % 1 for score in curve.scores} == {0.0}, "shares of 60 images"
-    profile = stage_profile({4: clouds(60, 1.0, folded=True), 8: data}, 0.01, "accuracy", balanced=False)
+    profile = stage_profile({4: clouds(60, 1.0, folded=True), 8: data}, STRONG, "accuracy", balanced=False)
     assert profile.scores[8] == curve.scores[-1] > profile.scores[4]
 
 
 def test_a_stage_of_noise_scores_chance_however_few_images_there_are() -> None:
     # 60 images in 300 dimensions: every fit is perfect on what it has seen.
     scores = [
-        stage_profile({1: clouds(60, 0.0, 300, seed, folded=True)}, 1.0, "accuracy", balanced=False).scores[1]
+        stage_profile({1: clouds(60, 0.0, 300, seed, folded=True)}, LOGISTIC, "accuracy", balanced=False).scores[1]
         for seed in range(5)
     ]
     assert np.mean(scores) == pytest.approx(1 / 3, abs=0.1)
