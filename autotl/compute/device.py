@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,22 @@ def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def use_gpus(gpus: float) -> None:
+    """Make sure that this process computes where it was planned to.
+
+    Args:
+        gpus: that were planned; 0 hides those that there are, which works as long as none was used.
+
+    Raises:
+        RuntimeError: if a GPU was planned and there is none to be seen: on its CPUs a trial would take hours.
+    """
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not torch.cuda.is_available():
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise RuntimeError(f"this worker was promised a GPU and sees none (CUDA_VISIBLE_DEVICES: {seen})")
 
 
 def local_cpus() -> int:

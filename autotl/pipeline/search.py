@@ -10,7 +10,7 @@ from pathlib import Path
 from autotl.advice.advisor import Advice
 from autotl.advice.ranking import choose_searched, without_duplicates
 from autotl.advice.start_points import start_points_of
-from autotl.compute.device import local_cpus
+from autotl.compute.device import local_cpus, pick_device
 from autotl.compute.memory import give_back_memory
 from autotl.console import Console
 from autotl.errors import SearchError
@@ -134,7 +134,7 @@ def _schedule(
 
     def at(chosen: Slots, views: int) -> TrainingTask:
         speed = 1.0 if chosen.gpus else speed_of(chosen.cpus, measured)
-        return replace(task, threads=chosen.cpus, speed=speed, n_views=views)
+        return replace(task, threads=chosen.cpus, gpus=chosen.gpus, speed=speed, n_views=views)
 
     def predict_with(chosen: Slots, views: int) -> Predict:
         return predictor(at(chosen, views))
@@ -271,7 +271,7 @@ def _backbone_files(
             head=str(head),
             source_learning_rate=prepared.entry.adamw_lr,
             n_stages=prepared.n_stages,
-            seconds_per_image=local_cpus() / prepared.images_per_second,
+            seconds_per_image=(1 if pick_device().type == "cuda" else local_cpus()) / prepared.images_per_second,
             timm_name=prepared.entry.timm_name,
             stages=stages[name],
             base_depth=base_depth(stages[name], lowest, MOST_VIEWS * n_train + n_val, limit),

@@ -67,6 +67,7 @@ class TrainingTask:
         threads: CPU threads of a trial.
         speed: how many times as fast as one core these train; 1 on a GPU.
         provenance: goes into the card of every saved model.
+        gpus: of a trial, or the share of one; 0 trains on CPUs, even where there is a GPU.
         whole_schedule: the learning rates are those of `max_t` epochs, even where the time is up earlier.
     """
 
@@ -89,6 +90,7 @@ class TrainingTask:
     speed: float
     provenance: dict[str, Any]
     cache_activations: bool = True
+    gpus: float = 0.0
     whole_schedule: bool = False
 
     def to_plain(self) -> dict[str, Any]:

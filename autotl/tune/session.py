@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,21 +42,50 @@ class Slots:
     gpus: float
 
 
-def plan_slots(cpus: int, gpus: int, asked: Resources) -> Slots:
-    """Divide cores and GPUs among trials: one slot a GPU where there are any, else one a core up to `MAX_SLOTS`.
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of a cluster, or the only one there is."""
 
-    One core a trial wastes nothing on synchronisation. How long trials are is not known yet: what is planned then may
-    divide a machine's cores in another way (`autotl.pipeline.schedule`).
+    cpus: int
+    gpus: int
+
+
+def plan_slots(nodes: Sequence[Node], asked: Resources) -> Slots:
+    """Divide the nodes among trials: one slot a GPU where there are any, else one a core up to `MAX_SLOTS`.
+
+    A trial runs on one node: what counts is what each of them has, not their sum. One core a trial wastes nothing on
+    synchronisation. How long trials are is not known yet: what is planned then may divide a machine's cores in another
+    way (`autotl.pipeline.schedule`). More slots than GPUs share them evenly.
+
+    Raises:
+        SearchError: if no node has the GPUs of a trial, or all together have too few for the slots that were asked for.
     """
-    per_trial_gpus = asked.gpus_per_trial if asked.gpus_per_trial is not None else (1.0 if gpus else 0.0)
+    gpus = sum(node.gpus for node in nodes)
+    share = asked.gpus_per_trial
+    if share is None and gpus:
+        share = 1.0 if asked.slots is None else 1 / math.ceil(asked.slots / gpus)
+    share = share or 0.0
+    by_gpus = sum(_gpu_slots(node.gpus, share) for node in nodes) if share else 0
+    if share and by_gpus < (asked.slots or 1):
+        wanted = f"{asked.slots} slots of {share:g} GPUs each" if asked.slots else f"{share:g} GPUs a trial"
+        there = ", ".join(str(node.gpus) for node in nodes)
+        raise SearchError(f"{wanted} cannot be placed: the nodes have {there} GPUs")
+
+    def fitting(cpus: int) -> int:
+        """Slots of so many cores that all nodes together have room for."""
+        by_cpus = [node.cpus // cpus for node in nodes]
+        if not share:
+            return sum(by_cpus)
+        return sum(min(by_cpu, _gpu_slots(node.gpus, share)) for by_cpu, node in zip(by_cpus, nodes, strict=True))
+
     count = asked.slots
-    if count is None and per_trial_gpus > 0:
-        count = max(1, _gpu_slots(gpus, per_trial_gpus))
-    elif count is None and asked.cpus_per_trial is not None:
-        count = max(1, cpus // asked.cpus_per_trial)
-    elif count is None:
-        count = min(MAX_SLOTS, cpus)
-    return Slots(count, asked.cpus_per_trial or max(1, cpus // count), per_trial_gpus)
+    if count is None:
+        count = by_gpus if share else max(1, min(MAX_SLOTS, fitting(1)))
+        if asked.cpus_per_trial is not None and not share:
+            count = max(1, fitting(asked.cpus_per_trial))
+    most = max(node.cpus for node in nodes)
+    cpus = next((cpus for cpus in range(most, 0, -1) if fitting(cpus) >= count), 1)
+    return Slots(count, asked.cpus_per_trial or cpus, share)
 
 
 def slot_choices(slots: Slots, cores: int) -> tuple[Slots, ...]:
@@ -118,6 +148,8 @@ class RaySession:
         if not self._started.wait(START_SECONDS):
             self._error = TimeoutError(f"it has not come up in {START_SECONDS:.0f} s")
         if self._error is not None or self._slots is None:
+            if isinstance(self._error, SearchError):
+                raise self._error
             where = self._resources.address or "this machine"
             raise SearchError(f"Ray could not be started on {where}: {self._error}") from self._error
         return self._slots
@@ -155,11 +187,11 @@ class RaySession:
             ray.init(address=self._resources.address, **quiet)
             self._owned = True
             return self._plan_for_cluster(ray)
-        slots = plan_slots(local_cpus(), _local_gpus(), self._resources)
+        slots = plan_slots([Node(local_cpus(), _local_gpus())], self._resources)
         ray.init(
             address="local",
             num_cpus=max(local_cpus(), slots.count * slots.cpus),
-            num_gpus=max(_local_gpus(), math.ceil(slots.count * slots.gpus)) or None,
+            num_gpus=_local_gpus() or None,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             **quiet,
@@ -168,8 +200,9 @@ class RaySession:
         return slots
 
     def _plan_for_cluster(self, ray: Any) -> Slots:
-        resources = ray.cluster_resources()
-        return plan_slots(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)), self._resources)
+        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in there]
+        return plan_slots([node for node in nodes if node.cpus] or [Node(1, 0)], self._resources)
 
 
 def _import_trainable() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from autotl.compute.device import use_gpus
 from autotl.compute.memory import give_back_memory, keep_freed_memory
 from autotl.records import Status
 from autotl.space.search_space import PARAMETERS
@@ -83,6 +84,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _advance(self) -> EpochReport:
         if self._fine_tuning is None:
+            use_gpus(self._task.gpus)
             self._fine_tuning = FineTuning(self._task, self._config, self._start_weights())
             report = self._fine_tuning.start()
         else:

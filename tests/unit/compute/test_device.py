@@ -18,6 +18,7 @@ from autotl.compute.device import (
     measure_device,
     pick_device,
     use_allowed_cores,
+    use_gpus,
 )
 
 CPU = torch.device("cpu")
@@ -27,6 +28,22 @@ CPU = torch.device("cpu")
 def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, kind: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert pick_device().type == kind
+
+
+def test_a_worker_that_was_promised_a_gpu_and_sees_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(RuntimeError, match=r"promised a GPU and sees none \(CUDA_VISIBLE_DEVICES: 3\)"):
+        use_gpus(0.5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    use_gpus(0.5)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_without_a_planned_gpu_none_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    use_gpus(0.0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,15 +71,6 @@ def test_torch_has_no_more_threads_than_there_are_allowed_cores(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(("count", "cores"), [(8, 8), (None, 1)])
-def test_where_a_system_cannot_say_that_all_cores_count(
-    monkeypatch: pytest.MonkeyPatch, count: int | None, cores: int
-) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: count)
-    assert local_cpus() == cores
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])

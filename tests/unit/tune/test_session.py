@@ -6,7 +6,7 @@ import pytest
 
 from autotl.errors import SearchError
 from autotl.settings import Resources
-from autotl.tune.session import MAX_SLOTS, RaySession, Slots, plan_slots, slot_choices
+from autotl.tune.session import MAX_SLOTS, Node, RaySession, Slots, plan_slots, slot_choices
 
 
 @pytest.mark.parametrize(
@@ -36,25 +36,55 @@ from autotl.tune.session import MAX_SLOTS, RaySession, Slots, plan_slots, slot_c
         (32, 2, Resources(gpus_per_trial=0.4), Slots(4, 8, 0.4)),
         (32, 4, Resources(gpus_per_trial=2), Slots(2, 16, 2)),
         (6, 3, Resources(gpus_per_trial=2), Slots(1, 6, 2)),
-        (8, 1, Resources(gpus_per_trial=2), Slots(1, 8, 2)),
         (8, 4, Resources(gpus_per_trial=0), Slots(8, 1, 0.0)),
         (32, 4, Resources(slots=3, gpus_per_trial=0.25), Slots(3, 10, 0.25)),
     ],
 )
 def test_slots_follow_the_machine_and_what_was_asked(cpus: int, gpus: int, asked: Resources, expected: Slots) -> None:
-    assert plan_slots(cpus, gpus, asked) == expected
+    assert plan_slots([Node(cpus, gpus)], asked) == expected
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 7])
 @pytest.mark.parametrize("parts", [*range(1, 11), 49])
 def test_a_whole_number_of_trials_fills_a_gpu(gpus: int, parts: int) -> None:
-    assert plan_slots(64, gpus, Resources(gpus_per_trial=1 / parts)).count == gpus * parts
+    assert plan_slots([Node(64, gpus)], Resources(gpus_per_trial=1 / parts)).count == gpus * parts
 
 
 @pytest.mark.parametrize("cpus", range(1, 70))
 def test_slots_never_need_more_cores_than_there_are(cpus: int) -> None:
-    slots = plan_slots(cpus, 0, Resources())
+    slots = plan_slots([Node(cpus, 0)], Resources())
     assert 1 <= slots.count * slots.cpus <= cpus
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "expected"),
+    [
+        ([Node(32, 0)] * 10, Resources(), Slots(MAX_SLOTS, 32, 0.0)),  # not 40 cores, which no node has
+        ([Node(4, 0)] * 3, Resources(), Slots(MAX_SLOTS, 1, 0.0)),
+        ([Node(16, 0), Node(4, 0)], Resources(slots=3), Slots(3, 5, 0.0)),
+        ([Node(4, 0)] * 2, Resources(cpus_per_trial=3), Slots(2, 3, 0.0)),
+        ([Node(16, 2), Node(64, 0)], Resources(), Slots(2, 8, 1.0)),  # cores without a GPU beside them do not count
+        ([Node(8, 1)] * 3, Resources(gpus_per_trial=0.5), Slots(6, 4, 0.5)),
+        ([Node(8, 1)], Resources(slots=4), Slots(4, 2, 0.25)),  # they share it
+        ([Node(8, 2)], Resources(slots=3), Slots(3, 2, 0.5)),
+    ],
+)
+def test_slots_are_planned_by_node(nodes: list[Node], asked: Resources, expected: Slots) -> None:
+    assert plan_slots(nodes, asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "message"),
+    [
+        ([Node(8, 1)], Resources(gpus_per_trial=2), "2 GPUs a trial cannot be placed: the nodes have 1 GPUs"),
+        ([Node(8, 1)] * 2, Resources(gpus_per_trial=2), "2 GPUs a trial cannot be placed: the nodes have 1, 1 GPUs"),
+        ([Node(8, 0)], Resources(gpus_per_trial=0.5), "0.5 GPUs a trial cannot be placed: the nodes have 0 GPUs"),
+        ([Node(8, 1)], Resources(slots=4, gpus_per_trial=1), "4 slots of 1 GPUs each cannot be placed"),
+    ],
+)
+def test_gpus_that_are_not_there_are_an_error(nodes: list[Node], asked: Resources, message: str) -> None:
+    with pytest.raises(SearchError, match=message):
+        plan_slots(nodes, asked)
 
 
 def test_the_cores_of_one_machine_are_divided_in_several_ways() -> None:
