@@ -241,8 +241,8 @@ def _three(val: dict[str, float], test: dict[str, float]) -> dict[str, float]:
 def _tuned(cell: Cell, strategy: Strategy, ready: ReadySet) -> dict[str, Any]:
     n_train = int((ready.data.splits[cell.subset] == "train").sum())
     epochs = epochs_of(strategy, n_train)
-    config = _config(cell, strategy)
-    task = _task(cell, epochs, ready)
+    config = config_of(cell, strategy)
+    task = task_of(cell, epochs, ready)
     training = FineTuning(task, config)
     try:
         for _ in range(epochs):
@@ -256,7 +256,7 @@ def _tuned(cell: Cell, strategy: Strategy, ready: ReadySet) -> dict[str, Any]:
     return {"epochs": epochs, **_three(report.metrics, test)}
 
 
-def _config(cell: Cell, strategy: Strategy) -> dict[str, Any]:
+def config_of(cell: Cell, strategy: Strategy) -> dict[str, Any]:
     """As autotl's own start points, see `autotl.advice.advisor`."""
     return {
         "backbone": strategy.backbone,
@@ -272,7 +272,7 @@ def _config(cell: Cell, strategy: Strategy) -> dict[str, Any]:
     }
 
 
-def _task(cell: Cell, epochs: int, ready: ReadySet) -> TrainingTask:
+def task_of(cell: Cell, epochs: int, ready: ReadySet) -> TrainingTask:
     files = BackboneFiles(**(ready.facts["backbones"][LITE0] | {"timm_name": LITE0}))
     return TrainingTask(
         run_dir=str(ready.folder),

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from oracle import Cell, Strategy, _config, _task, append_line, read_table
+from oracle import Cell, Strategy, append_line, config_of, read_table, task_of
 from ready import LITE0, Features, ReadySet, make_ready
 from subsets import read_set
 
@@ -118,10 +118,9 @@ def on_everything(ready: ReadySet, task: TrainingTask) -> TrainingTask:
     """The task with the validation images among those for training."""
     labels, split = load_manifest(Path(task.manifest))
     path = ready.folder / f"{SUBSET}-everything.npz"
-    # Something has to be evaluated after every epoch: what is there counts for nothing.
-    twice = np.concatenate([np.where(split == "val", "train", split)])
-    twice[np.flatnonzero(twice == "train")[:2]] = "val"
-    save_manifest(path, labels, twice)
+    everything = np.where(split == "val", "train", split)
+    everything[np.flatnonzero(everything == "train")[:2]] = "val"  # something has to be evaluated after every epoch
+    save_manifest(path, labels, everything)
     return replace(task, manifest=str(path))
 
 
@@ -195,7 +194,7 @@ def measure(folders: list[Path], table: Path, seeds: list[int], epochs: int) -> 
             ready = make_ready(read_set(folder, seed), table.parent / "sets")
             depth, factor = STARTS[folder.name in NEAR]
             cell = Cell(folder.name, SUBSET, "winner", factor, seed)
-            task, config = _task(cell, epochs, ready), _config(cell, Strategy("winner", LITE0, depth))
+            task, config = task_of(cell, epochs, ready), config_of(cell, Strategy("winner", LITE0, depth))
             rows = [
                 {"set": folder.name, "seed": seed, "epochs": epochs, "way": way, "seconds": round(seconds, 1)} | found
                 for way, seconds, found in ways(ready, task, config)
