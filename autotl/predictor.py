@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from autotl.compute.device import pick_device
+from autotl.compute.memory import halve_until_it_fits
 from autotl.data.augment import eval_view
 from autotl.data.decode import IMAGE_SUFFIXES, decode
 from autotl.errors import DatasetError, ModelFileError, Problem, raise_if_any
@@ -47,6 +48,7 @@ class Predictor:
         self.device = pick_device()
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.preprocessing = preprocessing
+        self._batch = BATCH
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -96,11 +98,15 @@ class Predictor:
             pixels: squares as `autotl.data.decode.decode` makes them at the model's `store_size`, shape
                 (images, store_size, store_size, 3).
         """
+        found, self._batch = halve_until_it_fits(self._batch, lambda size: self._in_batches(pixels, size))
+        return found
+
+    def _in_batches(self, pixels: NDArray[np.uint8], n_images: int) -> NDArray[np.float32]:
         rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
         size, crop = self.preprocessing.input_size, self.preprocessing.crop
         with torch.inference_mode():
-            for start in range(0, len(pixels), BATCH):
-                batch = torch.from_numpy(np.array(pixels[start : start + BATCH])).to(self.device)
+            for start in range(0, len(pixels), n_images):
+                batch = torch.from_numpy(np.array(pixels[start : start + n_images])).to(self.device)
                 views = eval_view(batch, size, crop)
                 images = self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
                 rows.append(torch.softmax(self.model(images).float(), dim=1).cpu().numpy())

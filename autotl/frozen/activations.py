@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from autotl.compute.device import to_device
+from autotl.compute.memory import halve_until_it_fits
 from autotl.data.augment import Recipe, eval_view, random_view
 from autotl.frozen.stages import WHOLE, StagedForward, StageFeatures
 from autotl.models.backbone import Preprocessing
@@ -125,8 +126,15 @@ def embed_stages(
         both in the order of `rows`. Averages of other rows are dropped at once.
     """
 
+    size = frozen_batch(loader.device)
+
     def outputs_of(chosen: NDArray[np.int64]) -> _BatchOutputs:
-        output, stages = forward(loader.batch(chosen, None, 0))
+        nonlocal size
+
+        def in_parts(part: int) -> tuple[torch.Tensor, StageFeatures]:
+            return _joined([forward(loader.batch(some, None, 0)) for some in batches(chosen, part)])
+
+        (output, stages), size = halve_until_it_fits(size, in_parts)
         whole = stages.pop(WHOLE, None)
         wanted = np.isin(chosen, stage_rows)
         kept = {depth: _plain(tensor)[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
@@ -148,6 +156,14 @@ def embed_stages(
             on_progress(done)
     assert outputs is not None, "there is nothing to embed"
     return outputs, {depth: np.concatenate(parts) for depth, parts in averages.items()}
+
+
+def _joined(parts: list[tuple[torch.Tensor, StageFeatures]]) -> tuple[torch.Tensor, StageFeatures]:
+    """The outputs of the parts of a batch as those of the whole."""
+    if len(parts) == 1:
+        return parts[0]
+    stages = {depth: torch.cat([features[depth] for _, features in parts]) for depth in parts[0][1]}
+    return torch.cat([output for output, _ in parts]), stages
 
 
 def _plain(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from autotl.compute.device import compute, pick_device, to_device
+from autotl.compute.memory import halve_until_it_fits
 from autotl.frozen.activations import CachedView, batches, seed_of
 from autotl.models.backbone import Backbone, create
 from autotl.storage.saved_model import ModelCard
@@ -67,6 +68,7 @@ class FineTuning:
         self._shares = self._make_class_weights()
         self._class_weights = None if self._shares is None else torch.from_numpy(self._shares).to(self.device)
         self._part = 0
+        self._evaluation_batch = EVALUATION_BATCH
         self._epoch_seconds = 0.0  # without making its view
         self._view_seconds = 0.0
         self._probabilities = np.zeros((0, 0), dtype=np.float32)
@@ -176,18 +178,28 @@ class FineTuning:
         return self._mean(losses), False
 
     def _step(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> torch.Tensor:
-        """One step on a batch, in parts whose gradients add up to those of the whole; its loss, still on the device."""
-        self._optimizer.zero_grad(set_to_none=True)
-        weight = self._weight_of(self._images.train_rows[places])
-        total = torch.zeros((), device=self.device)
-        for part in batches(places, self._part):
-            loss = self._loss(view, part, live) / weight
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+        """One step on a batch; its loss, still on the device."""
+
+        def gradients(part: int) -> torch.Tensor:
+            return self._add_gradients(view, places, live, part)
+
+        # From scratch, batch norms need more than one image.
+        total, self._part = halve_until_it_fits(self._part, gradients, 2 if self._scratch else 1)
         torch.nn.utils.clip_grad_norm_(
             [p for group in self._optimizer.param_groups for p in group["params"]], MAX_GRADIENT_NORM
         )
         self._optimizer.step()
+        return total
+
+    def _add_gradients(self, view: CachedView | None, places: NDArray[np.int64], live: int, part: int) -> torch.Tensor:
+        """The gradients of a batch, in parts whose gradients add up to those of the whole; its loss."""
+        self._optimizer.zero_grad(set_to_none=True)
+        weight = self._weight_of(self._images.train_rows[places])
+        total = torch.zeros((), device=self.device)
+        for some in batches(places, part):
+            loss = self._loss(view, some, live) / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
         return total
 
     def _mean(self, losses: list[torch.Tensor]) -> float:
@@ -234,12 +246,17 @@ class FineTuning:
         if self._images.is_divided and view is None:
             raise OutOfTime("the time was up before the validation images were through the frozen stages")
         self.backbone.model.eval()
-        outputs = []
-        with torch.inference_mode(), compute(self.device, self.task.precision):
-            for places in batches(np.arange(len(rows)), EVALUATION_BATCH):
-                logits = self._images.logits(view, places, rows[places], None)
-                outputs.append(torch.softmax(logits.float(), dim=1).cpu().numpy())
-        return np.concatenate(outputs)
+
+        def probabilities(size: int) -> NDArray[np.float32]:
+            outputs = []
+            with torch.inference_mode(), compute(self.device, self.task.precision):
+                for places in batches(np.arange(len(rows)), size):
+                    logits = self._images.logits(view, places, rows[places], None)
+                    outputs.append(torch.softmax(logits.float(), dim=1).cpu().numpy())
+            return np.concatenate(outputs)
+
+        result, self._evaluation_batch = halve_until_it_fits(self._evaluation_batch, probabilities)
+        return result
 
     def _report(self, begun: float, loss: float, timed_out: bool) -> EpochReport:
         self._images.validation_view()  # computed once: it must not count as the time of an evaluation

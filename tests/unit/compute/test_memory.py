@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from autotl.compute.memory import give_back_memory, keep_freed_memory
+from autotl.compute.memory import give_back_memory, halve_until_it_fits, is_out_of_memory, keep_freed_memory
 
 both = pytest.mark.parametrize("function", [keep_freed_memory, give_back_memory])
 
@@ -72,3 +73,51 @@ def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch, function:
     monkeypatch.setattr(ctypes, "CDLL", asked.append)
     function()
     assert asked == []
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+class Device:
+    """Has room for batches of so many images."""
+
+    def __init__(self, room: int, error: BaseException) -> None:
+        self.room, self.error = room, error
+        self.tried: list[int] = []
+
+    def __call__(self, size: int) -> str:
+        self.tried.append(size)
+        if size > self.room:
+            raise self.error
+        return f"batches of {size}"
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_where_memory_runs_out_batches_are_halved(error: BaseException) -> None:
+    device = Device(3, error)
+    assert halve_until_it_fits(16, device) == ("batches of 2", 2)
+    assert device.tried == [16, 8, 4, 2]
+
+
+def test_a_batch_of_the_least_size_that_does_not_fit_is_an_error() -> None:
+    device = Device(0, OUT_OF_MEMORY[0])
+    with pytest.raises(torch.OutOfMemoryError):
+        halve_until_it_fits(8, device, least=3)
+    assert device.tried == [8, 4, 3]
+
+
+def test_another_error_is_not_tried_again() -> None:
+    device = Device(1, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        halve_until_it_fits(8, device)
+    assert device.tried == [8]
+
+
+def test_this_machine_says_so_in_these_words() -> None:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(10**15)
+    assert is_out_of_memory(found.value)

@@ -106,6 +106,42 @@ def test_parts_of_a_batch_train_as_the_whole(
     assert apart < 0.02 * moved
 
 
+def test_where_memory_runs_out_a_batch_trains_in_smaller_parts_to_the_same_end(
+    task: TrainingTask, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, trained, loss = config | {"batch_size": 8}, [], FineTuning._loss
+    for room in (8, 3):
+
+        def with_room(tuning: FineTuning, view: Any, places: np.ndarray, live: int, room: int = room) -> torch.Tensor:
+            if len(places) > room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return loss(tuning, view, places, live)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FineTuning, "_loss", with_room)
+            patch.setattr(FineTuning, "_choose_part", lambda *arguments: 8)
+            tuning = FineTuning(task, large)
+            tuning.train_epoch()
+        trained.append({name: tensor.detach().clone() for name, tensor in tuning.trained().items()})
+        assert tuning._part == (8 if room == 8 else 2)
+    before = {name: tensor.detach() for name, tensor in FineTuning(task, large).trained().items()}
+    moved = max(float((trained[0][name] - before[name]).abs().max()) for name in before)
+    apart = max(float((trained[0][name] - trained[1][name]).abs().max()) for name in before)
+    assert apart < 0.02 * moved
+
+
+def test_a_single_image_that_does_not_fit_ends_the_trial(
+    task: TrainingTask, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*arguments: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FineTuning, "_choose_part", lambda *arguments: 4)
+    monkeypatch.setattr(FineTuning, "_loss", no_room)
+    with pytest.raises(torch.OutOfMemoryError):
+        FineTuning(task, config).train_epoch()
+
+
 def save_uneven(task: TrainingTask, manifest: Path, balanced: bool) -> TrainingTask:
     """The same images in classes of very different sizes."""
     labels = np.array([0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1])
