@@ -16,7 +16,7 @@ from autotl.compute.device import pick_device
 from autotl.compute.memory import halve_until_it_fits
 from autotl.data.augment import eval_view
 from autotl.data.decode import IMAGE_SUFFIXES, decode
-from autotl.errors import DatasetError, ModelFileError, Problem, raise_if_any
+from autotl.errors import BackboneError, DatasetError, ModelFileError, Problem, raise_if_any
 from autotl.models.backbone import Preprocessing, create
 from autotl.storage.saved_model import ModelCard, load_card, load_weights
 
@@ -160,9 +160,9 @@ def load_predictor(folder: Path) -> Predictor:
     """
     card = load_card(folder)
     state: dict[str, Any] = load_weights(folder, card)
-    backbone = create(card.backbone, len(card.classes), None)
     try:
+        backbone = create(card.backbone, len(card.classes), None)
         backbone.model.load_state_dict(state)
-    except RuntimeError as error:
+    except (BackboneError, RuntimeError) as error:
         raise ModelFileError(f"{folder}: the weights do not fit {card.backbone} ({error})") from error
     return Predictor(card, backbone.model, Preprocessing.from_json(card.preprocessing))

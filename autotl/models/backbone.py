@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.data import resolve_data_config
 
+from autotl.errors import BackboneError, Problem
 from autotl.models.stages import TimmModel, stage_of_parameters
 from autotl.models.weights import load_state
 
@@ -165,8 +166,11 @@ def create(name: str, n_classes: int, state: Path | None, drop_path: float = 0.0
         drop_path: stochastic depth, for architectures that have it.
 
     Raises:
-        BackboneError: if the weights do not fit.
+        BackboneError: if timm itself has no such architecture, or the weights do not fit.
     """
+    # A name such as hf-hub:NAME would fetch an architecture from the network.
+    if not timm.is_model(name.split(".")[0]):
+        raise BackboneError([Problem("backbone", repr(name), "timm has no such architecture")])
     kwargs = {"drop_path_rate": drop_path} if drop_path > 0 else {}
     model = timm.create_model(name, pretrained=False, num_classes=n_classes, **kwargs)
     if state is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from autotl.models.catalog import BackboneEntry
 from autotl.models.stages import TimmModel
 from autotl.storage.saved_model import load_card, load_weights
 
+WRAPPERS = r"^((_orig_mod|module)\.)+"
+"""Before the names of tensors, from data-parallel and compiled training."""
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """File names under which timm's hub repositories keep weights, in the order timm asks for them."""
 
@@ -138,14 +141,35 @@ def load_pretrained(entry: BackboneEntry, path: Path) -> TimmModel:
     if entry.weights == "run":
         return _load_run(entry, path)
     try:
-        # timm's own loader, pointed at the file: it renames and reshapes what older checkpoints need.
-        # With all its classes, because timm does not look for missing tensors when it is to leave the classifier out.
-        model = timm.create_model(entry.name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+        # timm renames and reshapes what older checkpoints need. It does not read the file: some of its versions would
+        # run code that is in it. With all its classes, because timm does not look for missing tensors when it is to
+        # leave the classifier out.
+        overlay = {"state_dict": read_tensors(path)}
+        model = timm.create_model(entry.name, pretrained=True, pretrained_cfg_overlay=overlay)
+        model.pretrained_cfg.pop("state_dict", None)
         model.reset_classifier(0)
         return model
     except Exception as error:  # torch, safetensors, pickle and timm each raise their own
         found = f"{path} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})"
         raise BackboneError([Problem("backbone", entry.name, found, f"weights of timm's {entry.name}")]) from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights by name; nothing in it is ever run.
+
+    Of a checkpoint that holds more than weights, the averaged ones are taken where there are any, as timm does.
+
+    Raises:
+        Exception: torch's and safetensors' own, if the file is damaged or holds anything but plain data.
+    """
+    if path.suffix == ".safetensors":
+        return dict(load_file(path))
+    found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(found.get(name), dict):
+            found = found[name]
+            break
+    return {re.sub(WRAPPERS, "", name): tensor for name, tensor in found.items()}
 
 
 def _load_in_order(entry: BackboneEntry, path: Path) -> TimmModel:

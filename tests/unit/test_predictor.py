@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -187,6 +188,16 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(tmp_path: Path) ->
     with pytest.raises(ModelFileError) as caught:
         load_predictor(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: the weights do not fit mobilenetv3_small_050 (")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:somebody/net", "hf_hub:somebody/net", "local-dir:/tmp/net", "no_such_net.x"])
+def test_an_architecture_that_is_not_timms_own_is_refused_without_asking_the_network(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *arguments, **options: pytest.fail("it may ask the network"))
+    save_model(tmp_path, {"weight": torch.zeros(2)}, card(backbone=name))
+    with pytest.raises(ModelFileError, match="timm has no such architecture"):
+        load_predictor(tmp_path)
 
 
 def test_a_fresh_process_gives_the_same_probabilities_without_the_search(

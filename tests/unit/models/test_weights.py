@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from autotl.errors import BackboneError, Problem
 from autotl.models.catalog import find_entry
-from autotl.models.weights import check_sha256, is_available, load_pretrained, locate, save_state
+from autotl.models.weights import check_sha256, is_available, load_pretrained, locate, read_tensors, save_state
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 RESNET = "resnet10t.c3_in1k"
@@ -253,6 +253,27 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="cannot be loaded"):
         load_pretrained(find_entry(f"resnet10t={path}"), path)
     assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "bin"])
+def test_timm_does_not_read_the_file(
+    tmp_path: Path, whole: dict[str, torch.Tensor], suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version 1.0.15 unpickles, and so runs, what is in it."""
+    path = tmp_path / f"mine.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(whole, path)
+    monkeypatch.setattr("timm.models._builder.load_state_dict", lambda *arguments: pytest.fail("timm reads the file"))
+    model = load_pretrained(find_entry(f"{LITE0}={path}"), path)
+    assert "state_dict" not in model.pretrained_cfg
+
+
+@pytest.mark.parametrize("name", ["state_dict", "model", "state_dict_ema", "model_ema"])
+def test_of_a_checkpoint_the_weights_are_taken(tmp_path: Path, name: str) -> None:
+    path, weight = tmp_path / "mine.pth", torch.arange(3.0)
+    torch.save({"epoch": 7, "model": {"other": weight}} | {name: {"module._orig_mod.conv.weight": weight}}, path)
+    found = read_tensors(path)
+    assert list(found) == ["conv.weight"]
+    assert torch.equal(found["conv.weight"], weight)
 
 
 def test_saving_makes_the_folder(tmp_path: Path) -> None:
