@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_dir
 
 from autotl.storage.room import FULL
 from autotl.storage.rundir import fingerprint, write_json
@@ -39,7 +38,11 @@ DISK_RESERVE = 2 * 2**30
 def default_folder() -> Path:
     """The folder in the environment variable `AUTOTL_CACHE_DIR`, else the user's own for caches."""
     named = os.environ.get(FOLDER_VARIABLE)
-    return Path(named) if named else Path(user_cache_dir("autotl", appauthor=False))
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("autotl", appauthor=False))
 
 
 def made_with(*packages: str) -> dict[str, str | int]:
