@@ -69,6 +69,8 @@ def summary(result: dict[str, Any], trials: list[dict[str, Any]], seconds: float
         "metric": result["metric"],
         "test": result["test_metrics"]["accuracy"],
         "validation": result["validation"]["value"],
+        "interval": [result["validation"]["low"], result["validation"]["high"]],
+        "test_score": None if result["test"] is None else result["test"]["value"],
         "probe": max(probes),
         "best_trial": max((trial["score"] for trial in searched if trial["score"] is not None), default=None),
         "trials": result["trials"],
@@ -121,6 +123,9 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"| {name} | {limit} s | {len(versions['old'])} + {len(versions['new'])} | {100 * last['probe']:.1f} | "
             f"{old:.2f} | {new:.2f} | {new - old:+.2f} | {seconds} | {last['plan']} |"
         )
+    held = [row["interval"][0] <= row["test_score"] <= row["interval"][1] for row in rows if row.get("test_score")]
+    if held:
+        print(f"\nvalidation intervals that hold the test score: {sum(held)} of {len(held)}")
     for limit, values in differences.items():
         print(f"\nmean difference at {limit} s: {mean(values):+.2f} points over {len(values)} sets")
 

@@ -121,8 +121,8 @@ def divide(backbone: Backbone, depth: int, example: torch.Tensor) -> Partition:
         example: two or more images of the input's shape, on the model's device.
 
     Raises:
-        DoesNotDivide: if the boundary takes anything but one tensor, a module before it returns anything but a
-            tensor, it runs more than once, or the check fails.
+        DoesNotDivide: if the boundary takes more of an image than one tensor, a module before it returns anything but
+            a tensor, it runs more than once, or the check fails.
     """
     model = backbone.model.eval()
     with torch.no_grad():
@@ -185,23 +185,34 @@ def _trace(
     if repeated:
         raise DoesNotDivide(f"modules run on both sides of the boundary: {', '.join(sorted(repeated)[:3])}")
     name, args, kwargs = boundary[0]
-    if not _takes_one_tensor(args, kwargs, len(example)):
-        raise DoesNotDivide(f"{name} takes more than one tensor")
-    stubs = [_stub(modules[done], done, finished[done]) for done in finished if not _inside_finished(done, finished)]
+    if not _takes_images(args, kwargs, len(example)):
+        raise DoesNotDivide(f"{name} takes more of an image than one tensor")
+    outer = [done for done in finished if not _inside_finished(done, finished)]
+    stubs = [_stub(modules[done], done, finished[done]) for done in outer if not _is_fixed(finished[done], example)]
     return modules[name], stubs, tuple(args[0].shape[1:])
 
 
-def _takes_one_tensor(args: tuple[Any, ...], kwargs: dict[str, Any], n_images: int) -> bool:
+def _takes_images(args: tuple[Any, ...], kwargs: dict[str, Any], n_images: int) -> bool:
+    """Whether the first argument is all that an image brings; others, such as rotary positions, are the same for all.
+
+    Whether they really are, the check of `divide` shows.
+    """
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    return len(tensors) == 1 and bool(args) and tensors[0] is args[0] and args[0].shape[:1] == (n_images,)
+    of_images = [tensor for tensor in tensors if tensor.shape[:1] == (n_images,)]
+    return len(of_images) == 1 and bool(args) and of_images[0] is args[0]
+
+
+def _is_fixed(output: Any, example: torch.Tensor) -> bool:
+    """Whether a module gives the same for all images: it goes on doing so."""
+    return isinstance(output, torch.Tensor) and output.shape[:1] != example.shape[:1]
 
 
 def boundaries(backbone: Backbone, example: torch.Tensor) -> dict[int, torch.nn.Module]:
     """The boundary module of every freeze depth 1..n_stages-1, found in a single forward pass.
 
     For looking at what arrives there, not for dividing: whether a suffix gives what the model gives is not checked,
-    which `divide` does in three passes a depth. Depths whose boundary takes anything but one tensor, or runs more
-    than once, are left out.
+    which `divide` does in three passes a depth. Depths whose boundary takes more of an image than one tensor, or runs
+    more than once, are left out.
 
     Args:
         backbone: the model; it is put into evaluation mode.
@@ -216,7 +227,7 @@ def boundaries(backbone: Backbone, example: torch.Tensor) -> dict[int, torch.nn.
             for depth in above.keys() - first.keys():
                 if name in above[depth]:
                     first[depth] = name
-            calls.setdefault(name, []).append(_takes_one_tensor(args, kwargs, len(example)))
+            calls.setdefault(name, []).append(_takes_images(args, kwargs, len(example)))
 
         return hook
 
