@@ -20,7 +20,7 @@ from autotl.errors import BackboneError, DatasetError, ModelFileError, Problem, 
 from autotl.models.backbone import Preprocessing, create
 from autotl.storage.saved_model import ModelCard, load_card, load_weights
 
-BATCH = 32
+BATCH, GPU_BATCH = 32, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Predictor:
         self.device = pick_device()
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.preprocessing = preprocessing
-        self._batch = BATCH
+        self._batch = BATCH if self.device.type == "cpu" else GPU_BATCH
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -66,11 +66,12 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @contextmanager
 def compute(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Run what is inside in `precision`, with fast depthwise convolutions."""
+    """Run what is inside in `precision`, on CPUs with fast depthwise convolutions."""
     with ExitStack() as stack:
         if precision == "bf16":
             stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
-            stack.enter_context(FastDepthwise())
+            if device.type == "cpu":
+                stack.enter_context(FastDepthwise())
         yield
 
 

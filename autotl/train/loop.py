@@ -27,7 +27,7 @@ from autotl.train.task import TrainingTask
 from autotl.train.trial_images import TrialImages
 
 MAX_GRADIENT_NORM = 1.0
-EVALUATION_BATCH = 32
+EVALUATION_BATCH, GPU_EVALUATION_BATCH = 32, 256
 STEPS_BETWEEN_CHECKS = 32
 """After which it is looked whether the loss is still a number: a GPU would have to be waited for at every look."""
 
@@ -68,7 +68,7 @@ class FineTuning:
         self._shares = self._make_class_weights()
         self._class_weights = None if self._shares is None else torch.from_numpy(self._shares).to(self.device)
         self._part = 0
-        self._evaluation_batch = EVALUATION_BATCH
+        self._evaluation_batch = EVALUATION_BATCH if self.device.type == "cpu" else GPU_EVALUATION_BATCH
         self._epoch_seconds = 0.0  # without making its view
         self._view_seconds = 0.0
         self._probabilities = np.zeros((0, 0), dtype=np.float32)

@@ -75,10 +75,13 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         on_trial: called with every finished trial's record, in the driver.
 
     Raises:
-        SearchError: if Ray Tune itself failed; the best model so far is in the run folder nevertheless.
+        SearchError: if nodes of a cluster cannot work for this run, or if Ray Tune itself failed; the best model so far
+            is in the run folder nevertheless.
     """
+    from autotl.tune.nodes import check_nodes
     from autotl.tune.recorder import Recorder
 
+    check_nodes(plan.run, plan.task)
     task_file = plan.run.cache / "task.json"
     write_json(task_file, plan.task.to_plain())
     search = _study_search(plan, task_file)

@@ -117,3 +117,10 @@ def test_a_gpu_is_asked_whether_it_has_bfloat16(
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
     assert measure_device(torch.device("cuda")) == Speed(precision, math.inf)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_on_a_gpu_nothing_intercepts_torchs_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "FastDepthwise", lambda: pytest.fail("it is for CPUs"))
+    with compute(torch.device("cuda"), "bf16"):
+        pass
