@@ -24,25 +24,27 @@ GAIN_NEEDED = 1.15
 """bfloat16 has to be so many times faster than float32 to be worth its rounding."""
 
 
+_only_cpus = False
+"""Whether this process leaves GPUs alone, see `use_gpus`."""
+
+
 def pick_device() -> torch.device:
-    """A GPU where this process sees one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("cpu")
+    """A GPU where this process sees one and may use it, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not _only_cpus else "cpu")
 
 
 def use_gpus(gpus: float) -> None:
     """Make sure that this process computes where it was planned to.
 
     Args:
-        gpus: that were planned; 0 hides those that there are, which works as long as none was used.
+        gpus: that were planned; with 0 those that there are, are left alone.
 
     Raises:
         RuntimeError: if a GPU was planned and there is none to be seen: on its CPUs a trial would take hours.
     """
-    if not gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif not torch.cuda.is_available():
+    global _only_cpus
+    _only_cpus = not gpus
+    if gpus and not torch.cuda.is_available():
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         raise RuntimeError(f"this worker was promised a GPU and sees none (CUDA_VISIBLE_DEVICES: {seen})")
 

@@ -26,24 +26,28 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("available", "kind"), [(True, "cuda"), (False, "cpu")])
 def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, kind: str) -> None:
+    monkeypatch.setattr(device, "_only_cpus", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert pick_device().type == kind
 
 
 def test_a_worker_that_was_promised_a_gpu_and_sees_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_only_cpus", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(RuntimeError, match=r"promised a GPU and sees none \(CUDA_VISIBLE_DEVICES: 3\)"):
         use_gpus(0.5)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     use_gpus(0.5)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
-def test_without_a_planned_gpu_none_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+def test_without_a_planned_gpu_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_only_cpus", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     use_gpus(0.0)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert pick_device().type == "cpu"
+    use_gpus(1.0)
+    assert pick_device().type == "cuda"
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
