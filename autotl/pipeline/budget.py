@@ -16,7 +16,7 @@ from autotl.settings import FitSettings
 
 # -- before the search -----------------------------------------------------------------------------------------------
 
-SEARCH_SHARE, PROBES_SHARE, ADVICE_SHARE = 0.2, 0.7, 0.8
+SEARCH_SHARE, PROBES_SHARE, ADVICE_SHARE = 0.2, 0.5, 0.8
 """Largest share of a fit's time that may pass before the search begins; later backbones are left out for it.
 
 The second where frozen features serve well: there a better backbone gains more than fine-tuning does (with 600 images

@@ -28,7 +28,7 @@ class Line:
 @pytest.mark.parametrize(
     ("similar", "recall", "probed", "left"),
     [
-        (True, 0.95, ["first", "second"], 12),
+        (True, 0.95, ["first", "second"], 0),
         (True, 0.9, ["first"], 0),  # there is headroom for fine-tuning
         (False, 0.95, ["first"], 0),
         (None, 0.95, ["first"], 0),  # nobody knows yet
