@@ -45,11 +45,14 @@ def expected_seconds(entry: BackboneEntry, first: PreparedBackbone | None) -> fl
 
 
 EMBEDDING_SHARE = 0.3
-"""Of the time, at most, for embedding with the backbones that are probed in any case; of more images a part is used."""
+"""Of the time, at most, for embedding with the backbones that are probed in any case; of more images a part is used.
+For the advice alone it is `ADVICE_SHARE`."""
 
 
-def affordable_share(n_images: int, gmacs: float, timeout: float, speed: Speed, cores: int) -> tuple[float, float]:
-    """The share of the images that can be embedded in `EMBEDDING_SHARE` of the time, and the seconds for all of them.
+def affordable_share(
+    n_images: int, gmacs: float, timeout: float, speed: Speed, cores: int, *, searches: bool = True
+) -> tuple[float, float]:
+    """The share of the images that can be embedded in its share of the time, and the seconds for all of them.
 
     Args:
         n_images: training and validation images.
@@ -57,9 +60,11 @@ def affordable_share(n_images: int, gmacs: float, timeout: float, speed: Speed, 
         timeout: seconds given.
         speed: of a core.
         cores: that embed.
+        searches: whether a search follows the advice.
     """
+    given = (EMBEDDING_SHARE if searches else ADVICE_SHARE) * timeout
     seconds = n_images * gmacs * 1e9 / (speed.multiplications * cores)
-    return min(1.0, EMBEDDING_SHARE * timeout / seconds) if seconds > 0 else 1.0, seconds
+    return min(1.0, given / seconds) if seconds > 0 else 1.0, seconds
 
 
 # -- after the search ------------------------------------------------------------------------------------------------

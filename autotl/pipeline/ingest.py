@@ -63,7 +63,8 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
     """The data of a call; or, where files cannot be decoded, what is wrong with them, by path."""
     required, optional = candidates(context)
     speed = measure_device(pick_device())
-    dataset = _affordable(context, make_dataset(listing, context.settings.val_fraction, context.settings.seed), speed)
+    dataset = make_dataset(listing, context.settings.val_fraction, context.settings.seed)
+    dataset = _affordable(context, dataset, speed, searches=passes > 1)
     size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
     rows = dataset.indices("train", "val")
     order = np.concatenate([rows, dataset.indices("test")])
@@ -96,11 +97,11 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
     return _prepared_data(context, dataset, store, speed.precision, first)
 
 
-def _affordable(context: RunContext, dataset: Dataset, speed: Speed) -> Dataset:
+def _affordable(context: RunContext, dataset: Dataset, speed: Speed, *, searches: bool) -> Dataset:
     """The data set, or a part of it where embedding all of it would leave too little time for anything else."""
     gmacs = sum(entry.gmacs for entry in candidates(context)[0])
     n_images, timeout = len(dataset.indices("train", "val")), context.settings.budget.timeout
-    share, seconds = affordable_share(n_images, gmacs, timeout, speed, local_cpus())
+    share, seconds = affordable_share(n_images, gmacs, timeout, speed, local_cpus(), searches=searches)
     if share == 1.0:
         return dataset
     why = f"embedding all of them would take about {seconds:.0f} of {timeout:.0f} s; give it more time for all"

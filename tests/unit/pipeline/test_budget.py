@@ -55,6 +55,10 @@ class TestTheImagesThatCanBeEmbedded:
         assert seconds == pytest.approx(10.0)
         assert share == pytest.approx(EMBEDDING_SHARE * 11 / 10)
 
+    def test_are_more_where_nothing_follows(self) -> None:
+        share, _ = affordable_share(1000, 0.4, 11.0, Speed("fp32", 20e9), 2, searches=False)
+        assert share == pytest.approx(0.8 * 11 / 10)
+
     def test_are_all_where_they_fit_or_nobody_knows_what_they_cost(self) -> None:
         assert affordable_share(1000, 0.4, 1000.0, Speed("fp32", 20e9), 2)[0] == 1.0
         assert affordable_share(10**9, 0.0, 1.0, Speed("fp32", 20e9), 2)[0] == 1.0
