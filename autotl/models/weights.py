@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import re
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.models import clean_state_dict
 
 from autotl.errors import BackboneError, ModelFileError, Problem
 from autotl.models.catalog import BackboneEntry
 from autotl.models.stages import TimmModel
 from autotl.storage.saved_model import load_card, load_weights
 
-WRAPPERS = r"^((_orig_mod|module)\.)+"
-"""Before the names of tensors, from data-parallel and compiled training."""
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """File names under which timm's hub repositories keep weights, in the order timm asks for them."""
 
@@ -169,7 +167,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if isinstance(found.get(name), dict):
             found = found[name]
             break
-    return {re.sub(WRAPPERS, "", name): tensor for name, tensor in found.items()}
+    return dict(clean_state_dict(found))
 
 
 def _load_in_order(entry: BackboneEntry, path: Path) -> TimmModel:

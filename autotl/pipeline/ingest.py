@@ -6,7 +6,7 @@ order in which they are decoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -19,6 +19,7 @@ from autotl.data.splits import Dataset, make_dataset, part_of
 from autotl.errors import raise_if_any
 from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.backbone import preprocessing_named
+from autotl.models.catalog import BackboneEntry
 from autotl.pipeline.budget import affordable_share
 from autotl.pipeline.context import (
     EXPECTED_PASSES,
@@ -64,7 +65,7 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
     required, optional = candidates(context)
     speed = measure_device(pick_device())
     dataset = make_dataset(listing, context.settings.val_fraction, context.settings.seed)
-    dataset = _affordable(context, dataset, speed, searches=passes > 1)
+    dataset = _affordable(context, dataset, required, speed, searches=passes > 1)
     size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
     rows = dataset.indices("train", "val")
     order = np.concatenate([rows, dataset.indices("test")])
@@ -97,9 +98,11 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
     return _prepared_data(context, dataset, store, speed.precision, first)
 
 
-def _affordable(context: RunContext, dataset: Dataset, speed: Speed, *, searches: bool) -> Dataset:
+def _affordable(
+    context: RunContext, dataset: Dataset, required: Sequence[BackboneEntry], speed: Speed, *, searches: bool
+) -> Dataset:
     """The data set, or a part of it where embedding all of it would leave too little time for anything else."""
-    gmacs = sum(entry.gmacs for entry in candidates(context)[0])
+    gmacs = sum(entry.gmacs for entry in required)
     n_images, timeout = len(dataset.indices("train", "val")), context.settings.budget.timeout
     share, seconds = affordable_share(n_images, gmacs, timeout, speed, local_cpus(), searches=searches)
     if share == 1.0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,8 +130,7 @@ def _probe(context: RunContext, prepared: PreparedBackbone, data: PreparedData) 
         f"({prepared.images_per_second:.0f} images/s with {prepared.engine}; LogME {evidence.logme:.3f}, H-score "
         f"{evidence.h_score:.2f})"
     )
-    reference = context.inputs.reference or load_reference_set()
-    similarity = None
+    reference, similarity = _reference(context), None
     if find_entry(reference.backbone) == entry:
         similarity = _similarity(context, data, reference, prepared, data.dataset.indices("train", "val"))
     return ProbedBackbone(prepared, evidence, probe, similarity)
@@ -203,11 +203,21 @@ def _measure_similarity(context: RunContext, data: PreparedData, probed: Sequenc
     measured = next((backbone.similarity for backbone in probed if backbone.similarity is not None), None)
     if measured is not None:
         return measured
-    reference, seed = context.inputs.reference or load_reference_set(), context.settings.seed
+    reference, seed = _reference(context), context.settings.seed
     rows = np.random.default_rng(seed).permutation(data.dataset.indices("train", "val"))[:REFERENCE_SAMPLE]
     rows, entry = np.sort(rows), find_entry(reference.backbone)
     prepared = embed(context, entry, data.store, rows, data.precision, passes=1, folder="reference")
     return _similarity(context, data, reference, prepared, rows)
+
+
+def _reference(context: RunContext) -> ReferenceSet:
+    return context.inputs.reference or _shipped_reference_set()
+
+
+@cache
+def _shipped_reference_set() -> ReferenceSet:
+    """Read and checked once, however many backbones are probed."""
+    return load_reference_set()
 
 
 def _similarity(

@@ -81,6 +81,18 @@ class Confusions:
         return sums.astype(float)
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that occur."""
+        occurs = self.images > 0
+        return float((self.hits[occurs] / self.images[occurs]).mean())
+
+    @property
+    def f1_macro(self) -> float:
+        """Mean F1 of the classes that occur or are predicted."""
+        both = self.images + self.taken
+        return float((2 * self.hits[both > 0] / both[both > 0]).mean())
+
+    @property
     def share_recognised(self) -> float:
         """Of all images, with one more that is recognised and one that is not: never 0 or 1."""
         return float((self.hits.sum() + 1) / (self.images.sum() + 2))
@@ -100,7 +112,7 @@ def balanced_accuracy_interval(predicted: Labels, labels: Labels) -> tuple[float
     recalls, count = hits / images, int(occurs.sum())
     shrunk = (hits + PRIOR_IMAGES * confusions.share_recognised) / (images + PRIOR_IMAGES)
     variance = float((shrunk * (1 - shrunk) / images).sum()) / count**2
-    value = float(recalls.mean())
+    value = confusions.balanced_accuracy
     low, high = _with_variance(value, float(shrunk.mean()), variance)
     lows, highs = _wilson(hits, images)
     below, above = (float(np.sqrt(((ends - recalls) ** 2).sum())) / count for ends in (lows, highs))
@@ -138,8 +150,7 @@ def f1_macro_interval(predicted: Labels, labels: Labels) -> tuple[float, float]:
     first = expected(every) + recalls * own
     second = expected(every**2) + recalls * (own**2 + 2 * own * every)
     variance = float((images * np.maximum(second - first**2, 0.0)).sum()) / int(used.sum()) ** 2
-    value = float((2 * confusions.hits[used] / (images + confusions.taken)[used]).mean())
-    return _with_variance(value, float(f1[used].mean()), variance)
+    return _with_variance(confusions.f1_macro, float(f1[used].mean()), variance)
 
 
 def _with_variance(value: float, shrunk: float, variance: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from autotl.records import Estimate
 from autotl.train.intervals import (
+    Confusions,
     balanced_accuracy_interval,
     f1_macro_interval,
     mean_interval,
@@ -33,18 +34,12 @@ def accuracy(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
 
 def balanced_accuracy(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
     """Mean over the classes that occur of the share of their images that is recognised."""
-    counts = np.bincount(labels)
-    hits = np.bincount(labels[probabilities.argmax(1) == labels], minlength=len(counts))
-    return float((hits[counts > 0] / counts[counts > 0]).mean())
+    return Confusions(probabilities.argmax(1), labels).balanced_accuracy
 
 
 def f1_macro(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:
     """Mean F1 of the classes that occur among the labels or the predictions."""
-    predicted = probabilities.argmax(1)
-    size = probabilities.shape[1]
-    both = np.bincount(labels, minlength=size) + np.bincount(predicted, minlength=size)
-    hits = np.bincount(labels[predicted == labels], minlength=size)
-    return float((2 * hits[both > 0] / both[both > 0]).mean())
+    return Confusions(probabilities.argmax(1), labels).f1_macro
 
 
 def log_loss(probabilities: Probabilities, labels: NDArray[np.int64]) -> float:

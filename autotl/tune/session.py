@@ -78,11 +78,14 @@ def plan_slots(nodes: Sequence[Node], asked: Resources) -> Slots:
             return sum(by_cpus)
         return sum(min(by_cpu, _gpu_slots(node.gpus, share)) for by_cpu, node in zip(by_cpus, nodes, strict=True))
 
-    count = asked.slots
-    if count is None:
-        count = by_gpus if share else max(1, min(MAX_SLOTS, fitting(1)))
-        if asked.cpus_per_trial is not None and not share:
-            count = max(1, fitting(asked.cpus_per_trial))
+    if asked.slots is not None:
+        count = asked.slots
+    elif share:
+        count = by_gpus
+    elif asked.cpus_per_trial is not None:
+        count = max(1, fitting(asked.cpus_per_trial))
+    else:
+        count = max(1, min(MAX_SLOTS, fitting(1)))
     most = max(node.cpus for node in nodes)
     cpus = next((cpus for cpus in range(most, 0, -1) if fitting(cpus) >= count), 1)
     return Slots(count, asked.cpus_per_trial or cpus, share)

@@ -7,9 +7,10 @@ passes need a real one, see `benchmarks/gpu.py`.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import gpu
 import numpy as np
 import pytest
 import torch
@@ -36,19 +37,8 @@ CUDA = torch.device("cuda")
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")
 
 
-def config(depth: int, weights: str = "pretrained") -> dict[str, Any]:
-    return {
-        "backbone": LITE0,
-        "initial_weights": weights,
-        "freeze_depth": depth,
-        "learning_rate_factor": 0.1,
-        "head_learning_rate_factor": 0.1,
-        "layer_decay": 0.8,
-        "weight_decay": 0.02,
-        "augmentation": "light",
-        "label_smoothing": 0.1,
-        "batch_size": 8,
-    }
+config = partial(gpu.config, LITE0)
+"""A point of the search space at a freeze depth, as the proof on a real GPU has it."""
 
 
 @pytest.fixture
