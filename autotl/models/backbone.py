@@ -156,14 +156,13 @@ def _from_data_config(cfg: dict[str, Any]) -> Preprocessing:
     return Preprocessing(size, crop, tuple(cfg["mean"]), tuple(cfg["std"]), round(size / crop))
 
 
-def create(name: str, n_classes: int, state: Path | None, drop_path: float = 0.0) -> Backbone:
+def create(name: str, n_classes: int, state: Path | None) -> Backbone:
     """A backbone with a new classifier.
 
     Args:
         name: timm's full name.
         n_classes: outputs of the classifier.
         state: weights written by `autotl.models.weights.save_state`; None leaves them random.
-        drop_path: stochastic depth, for architectures that have it.
 
     Raises:
         BackboneError: if timm itself has no such architecture, or the weights do not fit.
@@ -171,8 +170,7 @@ def create(name: str, n_classes: int, state: Path | None, drop_path: float = 0.0
     # A name such as hf-hub:NAME would fetch an architecture from the network.
     if not timm.is_model(name.split(".")[0]):
         raise BackboneError([Problem("backbone", repr(name), "timm has no such architecture")])
-    kwargs = {"drop_path_rate": drop_path} if drop_path > 0 else {}
-    model = timm.create_model(name, pretrained=False, num_classes=n_classes, **kwargs)
+    model = timm.create_model(name, pretrained=False, num_classes=n_classes)
     if state is not None:
         load_state(model, state)
     return wrap(name, model)

@@ -99,17 +99,11 @@ def test_train_mode_after_thawing_trains_all_batch_norms(resnet: Backbone) -> No
 
 
 def test_dropout_inside_a_frozen_stage_is_off_and_outside_is_on() -> None:
-    backbone = create("vit_tiny_patch16_224", 3, None, drop_path=0.2)
+    backbone = create("vit_tiny_patch16_224", 3, None)
     backbone.freeze(7)  # patch embedding and blocks 0 to 5
     backbone.train_mode(keep_statistics=False)
     assert not any(module.training for module in backbone.model.blocks[5].modules())
     assert all(module.training for module in backbone.model.blocks[6].modules())
-
-
-def test_drop_path_reaches_the_model() -> None:
-    backbone = create("convnext_atto", 2, None, drop_path=0.3)
-    rates = [module.drop_prob for module in backbone.model.modules() if type(module).__name__ == "DropPath"]
-    assert max(rates) == pytest.approx(0.3)
 
 
 def test_preprocessing_of_a_bundled_model() -> None:
