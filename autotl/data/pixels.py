@@ -1,4 +1,6 @@
-"""`PixelStore`: every image decoded once, in parallel and in the background, into a memory-mapped array of bytes."""
+"""`PixelStore`: every image decoded once, in parallel and in the background, into a memory-mapped array of bytes.
+
+Images that a disk has no room for are decoded whenever they are asked for instead, see `on_demand.py`."""
 
 from __future__ import annotations
 
@@ -7,40 +9,61 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotl.data.decode import decode
+from autotl.data.file_pixels import FilePixels, Places
 from autotl.data.folder import Finding
 from autotl.storage.room import reserve
 from autotl.storage.rundir import read_json, write_json
-
-Places = NDArray[np.int64]
 
 PART = 8
 """Images that a thread takes at once; a batch that is waited for is as many."""
 
 
+class Pixels(Protocol):
+    """Square RGB images, an array or what gives its images when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(images, size, size, 3)."""
+
+    def __getitem__(self, places: Places, /) -> NDArray[np.uint8]:
+        """The images in `places`, shape (len(places), size, size, 3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class PixelStore:
-    """Square RGB images, uint8, in a file that processes share through the page cache.
+    """Square RGB images, uint8, in a file that processes share through the page cache, or as their own files.
 
     Attributes:
-        path: the file of pixels; `path` + ".json" holds its shape.
+        path: the file of pixels, or the paths of the images' own files; `path` + ".json" holds the rest of this.
         n_images, size: it holds (n_images, size, size, 3) bytes.
+        root: the folder of the images' own files; None where there is a file of pixels.
+        decode_seconds: of one image on one core, where images are decoded whenever they are asked for; else 0.
     """
 
     path: Path
     n_images: int
     size: int
+    root: Path | None = None
+    decode_seconds: float = 0.0
 
-    def open(self) -> NDArray[np.uint8]:
-        """The pixels, shape (n_images, size, size, 3), read-only and not loaded into memory."""
+    def open(self, workers: int = 1) -> Pixels:
+        """The pixels, shape (n_images, size, size, 3), read-only and not loaded into memory.
+
+        Args:
+            workers: threads that decode where there is no file of pixels; 1 decodes in the caller's.
+        """
         shape = (self.n_images, self.size, self.size, 3)
-        return np.memmap(self.path, dtype=np.uint8, mode="r", shape=shape)
+        if self.root is None:
+            return np.memmap(self.path, dtype=np.uint8, mode="r", shape=shape)
+        return FilePixels(self.root, read_json(self.path)["paths"], self.size, workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +108,7 @@ class Decoding:
         self.store = PixelStore(target, len(paths), size)
         self._root, self._paths, self._workers = root, paths, workers
         shape = (len(paths), size, size, 3)
-        reserve(target, math.prod(shape), f"{len(paths)} decoded images")
+        reserve(target, store_bytes(len(paths), size), f"{len(paths)} decoded images")
         self._pixels = np.memmap(target, dtype=np.uint8, mode="r+", shape=shape)
         self._order = np.arange(len(paths)) if order is None else order
         self._turns = np.argsort(self._order)
@@ -102,6 +125,11 @@ class Decoding:
 
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def pixels(self) -> Pixels:
+        """What is in the store; places that were waited for can be read."""
+        return self._pixels
 
     @property
     def is_over(self) -> bool:
@@ -122,7 +150,7 @@ class Decoding:
     def found(self) -> Decoded:
         """What was found so far."""
         unreadable = {self._paths[place]: reason for place, reason in sorted(self._reasons.copy().items())}
-        return Decoded(unreadable, _mode_findings(Counter(mode for mode in self._modes if mode)))
+        return Decoded(unreadable, mode_findings(Counter(mode for mode in self._modes if mode)))
 
     def wait(self, places: Places) -> None:
         """Return when the images in `places` are decoded, or known not to be decodable.
@@ -144,7 +172,7 @@ class Decoding:
             part.result()
             on_progress(min(number * PART, len(self._paths)))
         self._pixels.flush()
-        write_json(_shape_file(self.store.path), {"n_images": self.store.n_images, "size": self.store.size})
+        write_shape(self.store)
         return self.store, self.found
 
     def _decode(self, places: Places) -> None:
@@ -175,15 +203,28 @@ def open_store(path: Path) -> PixelStore:
     Raises:
         RunFolderError: if the file that holds its shape is missing.
     """
-    shape = read_json(_shape_file(path))
-    return PixelStore(path, int(shape["n_images"]), int(shape["size"]))
+    kept = read_json(_shape_file(path))
+    root = None if kept["root"] is None else Path(kept["root"])
+    return PixelStore(path, int(kept["n_images"]), int(kept["size"]), root, float(kept["decode_seconds"]))
+
+
+def write_shape(store: PixelStore) -> None:
+    """Make a store one that `open_store` finds by its path."""
+    plain = {name: value for name, value in asdict(store).items() if name != "path"}
+    write_json(_shape_file(store.path), plain | {"root": None if store.root is None else str(store.root)})
+
+
+def store_bytes(n_images: int, size: int) -> int:
+    """What so many decoded squares take."""
+    return math.prod((n_images, size, size, 3))
 
 
 def _shape_file(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _mode_findings(modes: Counter[str]) -> tuple[Finding, ...]:
+def mode_findings(modes: Counter[str]) -> tuple[Finding, ...]:
+    """How many images of each unusual colour mode there are."""
     return tuple(
         Finding("colour-mode", "info", f"{count} images of mode {mode} were converted to RGB")
         for mode, count in modes.items()

@@ -41,6 +41,19 @@ class Dataset:
         """Places of the images of the splits `names`, ascending."""
         return np.flatnonzero(np.isin(self.split, names))
 
+    def sample(self, rows: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
+        """At most `limit` of some training and validation images, ascending: the same share of both, stratified.
+
+        Of every class an image at least is kept of either, so that there may be more than `limit`.
+        """
+        if len(rows) <= limit:
+            return np.sort(rows)
+        kept = [
+            _stratified(some, self.labels, limit / len(rows), seed)
+            for some in (rows[self.split[rows] == name] for name in ("train", "val"))
+        ]
+        return np.sort(np.concatenate(kept))
+
     def counts(self, *names: SplitName) -> NDArray[np.int64]:
         """Images a class in the splits `names`, shape (classes,)."""
         return np.bincount(self.labels[self.indices(*names)], minlength=len(self.classes)).astype(np.int64)
@@ -167,6 +180,12 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return order
 
 
+def _stratified(rows: NDArray[np.int64], labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
+    """A share of some images, of every class an image at least."""
+    count = max(len(np.unique(labels[rows])), round(share * len(rows)))
+    return rows[stratified_order(labels[rows], seed)[:count]]
+
+
 def part_of(dataset: Dataset, share: float, seed: int, why: str) -> Dataset:
     """The data set with a stratified share of its training and of its validation images, and all of its test images.
 
@@ -177,11 +196,7 @@ def part_of(dataset: Dataset, share: float, seed: int, why: str) -> Dataset:
         why: for the finding that says so.
     """
     kept = [dataset.indices("test")]
-    for name in ("train", "val"):
-        rows = dataset.indices(name)
-        labels = dataset.labels[rows]
-        count = max(len(np.unique(labels)), round(share * len(rows)))
-        kept.append(rows[stratified_order(labels, seed)[:count]])
+    kept += [_stratified(dataset.indices(name), dataset.labels, share, seed) for name in ("train", "val")]
     rows = np.sort(np.concatenate(kept))
     used, of = sum(map(len, kept[1:])), len(dataset.indices("train", "val"))
     message = f"{used} of {of} training and validation images are used: {why}"

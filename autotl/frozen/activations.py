@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from autotl.compute.device import to_device
 from autotl.compute.memory import halve_until_it_fits
 from autotl.data.augment import Recipe, eval_view, random_view
+from autotl.data.file_pixels import FilePixels
+from autotl.data.pixels import Pixels
 from autotl.frozen.stages import WHOLE, StagedForward, StageFeatures
 from autotl.models.backbone import Preprocessing
 from autotl.storage.cache import hold
@@ -46,18 +48,23 @@ class ImageLoader:
     """Decoded images and how a backbone wants them.
 
     Attributes:
-        pixels: uint8, shape (images, side, side, 3).
+        pixels: uint8, shape (images, side, side, 3), see `autotl.data.pixels.Pixels`.
         preprocessing: of the backbone.
         device: where batches go.
         seed: of random views.
         wait: returns when the images in some rows are decoded, see `autotl.data.pixels.Decoding`.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     preprocessing: Preprocessing
     device: torch.device
     seed: int
     wait: Callable[[NDArray[np.int64]], None] = _all_are_there
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """What batches are going to ask for, in this order: images that are not decoded yet are decoded ahead."""
+        if isinstance(self.pixels, FilePixels):
+            self.pixels.expect(rows)
 
     def batch(self, rows: NDArray[np.int64], recipe: Recipe | None, view: int) -> torch.Tensor:
         """Normalised images in channels_last, shape (n, 3, size, size).
@@ -140,6 +147,7 @@ def embed_stages(
         kept = {depth: _plain(tensor)[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
         return chosen, _plain(output), kept, whole
 
+    loader.expect(rows)
     outputs: NDArray[np.float32] | None = None
     averages: dict[int, list[NDArray[np.float32]]] = {}
     done = 0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autotl.compute.device import Precision, pick_device
 from autotl.compute.memory import give_back_memory
+from autotl.data.on_demand import OnDemand
 from autotl.data.pixels import Decoding, PixelStore
 from autotl.frozen.activations import ImageLoader, embed_stages, frozen_batch
 from autotl.frozen.engines import fastest_embedding
@@ -89,7 +90,7 @@ def prepare(
     cache: DiskCache,
     on_progress: Callable[[int], None],
     stage_rows: NDArray[np.int64] | None = None,
-    decoding: Decoding | None = None,
+    decoding: Decoding | OnDemand | None = None,
     known: Sequence[PreparedBackbone] = (),
     keep: EvaluationViews | None = None,
 ) -> PreparedBackbone:
@@ -159,10 +160,11 @@ def _load(entry: BackboneEntry, folder: Path, allow_download: bool) -> tuple[Tim
 
 
 def _loader(
-    store: PixelStore, preprocessing: Preprocessing, device: torch.device, decoding: Decoding | None
+    store: PixelStore, preprocessing: Preprocessing, device: torch.device, decoding: Decoding | OnDemand | None
 ) -> ImageLoader:
-    loader = ImageLoader(store.open(), preprocessing, device, seed=0)
-    return loader if decoding is None else replace(loader, wait=decoding.wait)
+    if decoding is None:
+        return ImageLoader(store.open(), preprocessing, device, seed=0)
+    return ImageLoader(decoding.pixels, preprocessing, device, seed=0, wait=decoding.wait)
 
 
 def _keeper(
@@ -197,7 +199,7 @@ class EmbeddingTime:
         decoding: what may still go on; the clock runs at once without.
     """
 
-    def __init__(self, decoding: Decoding | None) -> None:
+    def __init__(self, decoding: Decoding | OnDemand | None) -> None:
         self._decoding = decoding
         self._beside = decoding is not None and not decoding.is_over
         self._begun = time.perf_counter()

@@ -184,6 +184,7 @@ class Views:
         self, partition: Partition, key: dict[str, Any], rows: Rows, recipe: Recipe | None
     ) -> Iterator[torch.Tensor]:
         prefix = self._prefix(partition, rows)
+        self._loader.expect(rows)
 
         def outputs_of(chosen: Rows) -> torch.Tensor:
             return prefix.forward(self._loader.batch(chosen, recipe, key["view"]))

@@ -63,8 +63,28 @@ def affordable_share(
         searches: whether a search follows the advice.
     """
     given = (EMBEDDING_SHARE if searches else ADVICE_SHARE) * timeout
-    seconds = n_images * gmacs * 1e9 / (speed.multiplications * cores)
+    seconds = _embedding_seconds(n_images, gmacs, speed, cores)
     return min(1.0, given / seconds) if seconds > 0 else 1.0, seconds
+
+
+def _embedding_seconds(n_images: int, gmacs: float, speed: Speed, cores: int) -> float:
+    return n_images * gmacs * 1e9 / (speed.multiplications * cores)
+
+
+ENGINE_GAIN = 3.0
+"""No way to embed images is expected to be so many times as fast as torch with the speed that was measured."""
+
+
+def within_reach(
+    optional: Sequence[BackboneEntry], n_images: int, timeout: float, speed: Speed, cores: int, *, searches: bool
+) -> tuple[BackboneEntry, ...]:
+    """The backbones that can be probed in time if all goes well; arguments are those of `affordable_share`.
+
+    Images are decoded at the size of the largest of these, so those that are certainly too slow must not be among them.
+    """
+    given = (PROBES_SHARE if searches else ADVICE_SHARE) * timeout
+    seconds = {entry.name: _embedding_seconds(n_images, entry.gmacs, speed, cores) for entry in optional}
+    return tuple(entry for entry in optional if seconds[entry.name] <= ENGINE_GAIN * given)
 
 
 # -- after the search ------------------------------------------------------------------------------------------------

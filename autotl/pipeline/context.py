@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from autotl.compute.device import Precision, local_cpus
 from autotl.console import Console
+from autotl.data.on_demand import OnDemand
 from autotl.data.pixels import Decoding, PixelStore
-from autotl.data.splits import Dataset, stratified_order
+from autotl.data.splits import Dataset
 from autotl.frozen.evaluation_views import EvaluationViews
 from autotl.frozen.prepare import PreparedBackbone, prepare
 from autotl.interrupt import raise_if_pressed
@@ -30,8 +31,11 @@ from autotl.train.metrics import majority_score
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")
 EXPECTED_PASSES = 4
 """How often a fit sends the images through frozen stages: once to embed them, and for the views of the trials."""
+EMBEDDED_IMAGES = 100_000
+"""Training and validation images that are embedded, at most: 0.5 GB for EfficientNet-Lite0, and twice that while a
+probe is fitted."""
 STAGE_IMAGES = 2000
-"""Training and validation images for which the features of every stage are kept, at most."""
+"""Of these, for how many the features of every stage are kept, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class PreparedData:
         balanced: whether classes are weighted inversely to their frequency.
         precision: what trials compute in.
         provenance: goes into the card of every saved model.
-        first: the first backbone, with the embeddings of the training and validation images.
+        first: the first backbone, with the embeddings of the training and validation images, or of a sample of them.
+        optional: further backbones, for which the images are large enough and the time may do.
     """
 
     dataset: Dataset
@@ -97,6 +102,7 @@ class PreparedData:
     precision: Precision
     provenance: dict[str, Any]
     first: PreparedBackbone
+    optional: tuple[BackboneEntry, ...] = ()
 
     @property
     def n_images(self) -> tuple[int, int, int]:
@@ -127,7 +133,7 @@ def embed(
     passes: int,
     folder: str = "weights",
     stage_rows: NDArray[np.int64] | None = None,
-    decoding: Decoding | None = None,
+    decoding: Decoding | OnDemand | None = None,
     between: Callable[[], None] = lambda: None,
     known: Sequence[PreparedBackbone] = (),
     keep: EvaluationViews | None = None,
@@ -165,21 +171,25 @@ def embed(
         )
 
 
-def views_to_keep(context: RunContext, dataset: Dataset) -> EvaluationViews:
-    """The evaluation views that trials will ask for: of the training images, and of the validation images."""
+def views_to_keep(context: RunContext, dataset: Dataset, rows: NDArray[np.int64]) -> EvaluationViews | None:
+    """The evaluation views that trials will ask for, of the training images and of the validation images.
+
+    None if `rows`, which are embedded, are only a sample of both.
+    """
     parts = dataset.indices("train"), dataset.indices("val")
+    if len(rows) < sum(map(len, parts)):
+        return None
     return EvaluationViews(context.cache, context.run.cache / "evaluation", dataset.image_fingerprint(), parts)
 
 
-def rows_for_stages(dataset: Dataset, seed: int) -> NDArray[np.int64]:
-    """The images whose stages are probed: all, or stratified samples of training and validation images alike."""
-    train, val = dataset.indices("train"), dataset.indices("val")
-    share = min(1.0, STAGE_IMAGES / (len(train) + len(val)))
-    samples = [
-        rows[stratified_order(dataset.labels[rows], seed)[: max(len(dataset.classes), int(share * len(rows)))]]
-        for rows in (train, val)
-    ]
-    return np.sort(np.concatenate(samples))
+def rows_to_embed(dataset: Dataset, seed: int) -> NDArray[np.int64]:
+    """The training and validation images, or a stratified sample of both: embeddings are kept in memory."""
+    return dataset.sample(dataset.indices("train", "val"), EMBEDDED_IMAGES, seed)
+
+
+def rows_for_stages(dataset: Dataset, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """The images, of `rows`, whose stages are probed: all, or a stratified sample."""
+    return dataset.sample(rows, STAGE_IMAGES, seed)
 
 
 def provenance(context: RunContext, dataset: Dataset, metric: str, precision: Precision) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _measure(predictor: Predictor, data: PreparedData) -> tuple[Estimate | None,
 
 
 def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    pixels = store.open()
+    pixels = store.open(local_cpus())
     starts = range(0, len(rows), BLOCK)
     return np.concatenate([predictor.probabilities_of_pixels(pixels[rows[start : start + BLOCK]]) for start in starts])
 

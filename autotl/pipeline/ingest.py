@@ -14,13 +14,14 @@ import numpy as np
 from autotl.compute.device import Precision, Speed, local_cpus, measure_device, pick_device
 from autotl.console import Console
 from autotl.data.folder import Listing, check_classes, unreadable_problems, without
-from autotl.data.pixels import Decoding, PixelStore
+from autotl.data.on_demand import OnDemand, fits
+from autotl.data.pixels import Decoding, PixelStore, store_bytes
 from autotl.data.splits import Dataset, make_dataset, part_of
 from autotl.errors import raise_if_any
 from autotl.frozen.prepare import PreparedBackbone
 from autotl.models.backbone import preprocessing_named
 from autotl.models.catalog import BackboneEntry
-from autotl.pipeline.budget import affordable_share
+from autotl.pipeline.budget import affordable_share, within_reach
 from autotl.pipeline.context import (
     EXPECTED_PASSES,
     PreparedData,
@@ -29,6 +30,7 @@ from autotl.pipeline.context import (
     embed,
     provenance,
     rows_for_stages,
+    rows_to_embed,
     views_to_keep,
 )
 from autotl.train.metrics import default_metric
@@ -63,14 +65,15 @@ def read_data(context: RunContext, passes: int = EXPECTED_PASSES) -> PreparedDat
 def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | dict[str, str]:
     """The data of a call; or, where files cannot be decoded, what is wrong with them, by path."""
     required, optional = candidates(context)
-    speed = measure_device(pick_device())
+    speed, searches = measure_device(pick_device()), passes > 1
     dataset = make_dataset(listing, context.settings.val_fraction, context.settings.seed)
-    dataset = _affordable(context, dataset, required, speed, searches=passes > 1)
+    dataset = _affordable(context, dataset, required, speed, searches=searches)
+    rows = rows_to_embed(dataset, context.settings.seed)
+    timeout = context.settings.budget.timeout
+    optional = within_reach(optional, len(rows), timeout, speed, local_cpus(), searches=searches)
     size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
-    rows = dataset.indices("train", "val")
-    order = np.concatenate([rows, dataset.indices("test")])
-    with Decoding(dataset.root, dataset.paths, size, context.run.cache / "pixels.u8", local_cpus(), order) as decoding:
-        show = _shown_once(context.console, dataset, decoding)
+    with _decoding(context, dataset, size) as decoding:
+        show = _shown_once(context.console, dataset, decoding, len(rows))
 
         def between() -> None:
             if decoding.is_damaged:
@@ -86,16 +89,25 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
                 rows,
                 speed.precision,
                 passes=passes,
-                stage_rows=rows_for_stages(dataset, context.settings.seed),
+                stage_rows=rows_for_stages(dataset, rows, context.settings.seed),
                 decoding=decoding,
                 between=between,
-                keep=views_to_keep(context, dataset) if passes > 1 else None,
+                keep=views_to_keep(context, dataset, rows) if searches else None,
             )
         store, decoded = decoding.finish()
     show()
     if first is None or decoded.unreadable:
         return decoded.unreadable
-    return _prepared_data(context, dataset, store, speed.precision, first)
+    return _prepared_data(context, dataset, store, speed.precision, first, optional)
+
+
+def _decoding(context: RunContext, dataset: Dataset, size: int) -> Decoding | OnDemand:
+    """The images on their way into a store; or, where the disk has no room for that, as their files."""
+    target = context.run.cache / "pixels.u8"
+    if not fits(len(dataset.paths), size, target.parent):
+        return OnDemand(dataset.root, dataset.paths, size, target, local_cpus())
+    order = np.concatenate([dataset.indices("train", "val"), dataset.indices("test")])
+    return Decoding(dataset.root, dataset.paths, size, target, local_cpus(), order)
 
 
 def _affordable(
@@ -112,7 +124,12 @@ def _affordable(
 
 
 def _prepared_data(
-    context: RunContext, dataset: Dataset, store: PixelStore, precision: Precision, first: PreparedBackbone
+    context: RunContext,
+    dataset: Dataset,
+    store: PixelStore,
+    precision: Precision,
+    first: PreparedBackbone,
+    optional: tuple[BackboneEntry, ...],
 ) -> PreparedData:
     metric = (
         default_metric(dataset.counts("train", "val")) if context.settings.metric == "auto" else context.settings.metric
@@ -125,10 +142,13 @@ def _prepared_data(
         precision=precision,
         provenance=provenance(context, dataset, metric, precision),
         first=first,
+        optional=optional,
     )
 
 
-def _shown_once(console: Console, dataset: Dataset, decoding: Decoding) -> Callable[[], None]:
+def _shown_once(
+    console: Console, dataset: Dataset, decoding: Decoding | OnDemand, n_embedded: int
+) -> Callable[[], None]:
     """A function that shows what the images are, once, as soon as all of them are decoded."""
     shown = False
 
@@ -141,23 +161,33 @@ def _shown_once(console: Console, dataset: Dataset, decoding: Decoding) -> Calla
         for finding in decoded.findings:
             console.line(f"  note: {finding.message}")
         if not decoded.unreadable:
-            _show_data(console, dataset, decoding.seconds)
+            _show_data(console, dataset, decoding, n_embedded)
 
     return show
 
 
-def _show_data(console: Console, dataset: Dataset, seconds: float) -> None:
+def _show_data(console: Console, dataset: Dataset, decoding: Decoding | OnDemand, n_embedded: int) -> None:
     console.heading(f"Data  {dataset.root}")
     counts = dataset.counts("train", "val")
     shown = ", ".join(f"{name} {count}" for name, count in zip(dataset.classes[:8], counts[:8], strict=True))
     more = f", and {len(counts) - 8} more" if len(counts) > 8 else ""
     console.line(f"  {len(dataset.classes)} classes: {shown}{more}")
     own = "its own" if dataset.own_validation else "held back"
-    sizes = f"{len(dataset.indices('train'))} training, {len(dataset.indices('val'))} validation ({own})"
+    n_train, n_val = len(dataset.indices("train")), len(dataset.indices("val"))
+    sizes = f"{n_train} training, {n_val} validation ({own})"
     test = len(dataset.indices("test"))
     tested = f"{test} test" if test else "no test split"
-    console.line(f"  {len(dataset.paths)} images decoded in {seconds:.1f} s: {sizes}, {tested}")
+    console.line(f"  {len(dataset.paths)} images {_how_decoded(decoding)}: {sizes}, {tested}")
+    if n_embedded < n_train + n_val:
+        console.line(f"  the advice is from a stratified sample of {n_embedded} training and validation images")
     for finding in dataset.findings:
         named = f" ({', '.join(finding.paths[:3])}{', …' if len(finding.paths) > 3 else ''})" if finding.paths else ""
         mark = "warning" if finding.severity == "warning" else "note"
         console.line(f"  {mark}: {finding.message}{named}", "yellow" if mark == "warning" else None)
+
+
+def _how_decoded(decoding: Decoding | OnDemand) -> str:
+    if isinstance(decoding, Decoding):
+        return f"decoded in {decoding.seconds:.1f} s"
+    size = store_bytes(decoding.store.n_images, decoding.store.size) / 2**30
+    return f"decoded whenever they are needed (all of them, {size:.1f} GiB, would fill the disk)"

@@ -81,7 +81,7 @@ def probe_backbones(
         timeout, serve_well = context.settings.budget.timeout, any(backbone.serves_well for backbone in probed)
         limit = context.begun + probing_seconds(timeout, searches=searches, serve_well=serve_well)
         expected = expected_seconds(entry, probed[0].prepared if probed else None)
-        if entry in optional and time.time() + expected > limit:
+        if entry in optional and (entry not in data.optional or time.time() + expected > limit):
             left = max(0.0, limit - time.time())
             context.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
             continue
@@ -99,7 +99,7 @@ def probe_backbones(
 def _embed(
     context: RunContext, entry: BackboneEntry, data: PreparedData, passes: int, known: Sequence[PreparedBackbone]
 ) -> PreparedBackbone:
-    rows, stage_rows = data.dataset.indices("train", "val"), rows_for_stages(data.dataset, context.settings.seed)
+    rows = data.first.rows
     return embed(
         context,
         entry,
@@ -107,9 +107,9 @@ def _embed(
         rows,
         data.precision,
         passes=passes,
-        stage_rows=stage_rows,
+        stage_rows=rows_for_stages(data.dataset, rows, context.settings.seed),
         known=known,
-        keep=views_to_keep(context, data.dataset) if passes > 1 else None,
+        keep=views_to_keep(context, data.dataset, rows) if passes > 1 else None,
     )
 
 
@@ -132,14 +132,14 @@ def _probe(context: RunContext, prepared: PreparedBackbone, data: PreparedData) 
     )
     reference, similarity = _reference(context), None
     if find_entry(reference.backbone) == entry:
-        similarity = _similarity(context, data, reference, prepared, data.dataset.indices("train", "val"))
+        similarity = _similarity(context, data, reference, prepared, prepared.rows)
     return ProbedBackbone(prepared, evidence, probe, similarity)
 
 
 def _keep_probe(context: RunContext, probed: ProbedBackbone, data: PreparedData, number: int) -> TrialRecord:
     """Record the probe as a trial and offer it as the run's model, for as long as nothing beats it."""
     prepared, evidence, probe = probed.prepared, probed.evidence, probed.probe
-    val = data.dataset.indices("val")
+    val = prepared.rows[data.dataset.split[prepared.rows] == "val"]
     probabilities = probe.probabilities(prepared.of(val))
     score = score_of(evidence.probe_metrics, data.metric)
     labels = data.dataset.labels[val]
@@ -204,7 +204,7 @@ def _measure_similarity(context: RunContext, data: PreparedData, probed: Sequenc
     if measured is not None:
         return measured
     reference, seed = _reference(context), context.settings.seed
-    rows = np.random.default_rng(seed).permutation(data.dataset.indices("train", "val"))[:REFERENCE_SAMPLE]
+    rows = np.random.default_rng(seed).permutation(data.first.rows)[:REFERENCE_SAMPLE]
     rows, entry = np.sort(rows), find_entry(reference.backbone)
     prepared = embed(context, entry, data.store, rows, data.precision, passes=1, folder="reference")
     return _similarity(context, data, reference, prepared, rows)
@@ -234,7 +234,7 @@ def _measure_earlier_run_similarities(
     context: RunContext, data: PreparedData, probed: Sequence[ProbedBackbone]
 ) -> tuple[Similarity, ...]:
     """To the data of each earlier run, as its own model sees it."""
-    rows = data.dataset.indices("train", "val")
+    rows = data.first.rows
     prepared = {backbone.evidence.name: backbone.prepared for backbone in probed}
     similarities = []
     for earlier in context.inputs.earlier_runs:
@@ -251,7 +251,8 @@ def _class_names(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.str_]:
 
 def labelled_features(prepared: PreparedBackbone, dataset: Dataset) -> LabelledFeatures:
     """The embeddings of the training and validation images with their labels."""
-    train, val = dataset.indices("train"), dataset.indices("val")
+    rows, in_val = prepared.rows, dataset.split[prepared.rows] == "val"
+    train, val = rows[~in_val], rows[in_val]
     n_classes, folds = len(dataset.classes), _folds(dataset, train, val)
     return LabelledFeatures(
         prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], n_classes, folds

@@ -271,13 +271,20 @@ def _backbone_files(
             head=str(head),
             source_learning_rate=prepared.entry.adamw_lr,
             n_stages=prepared.n_stages,
-            seconds_per_image=(1 if pick_device().type == "cuda" else local_cpus()) / prepared.images_per_second,
+            seconds_per_image=_frozen_seconds(prepared, data.store.decode_seconds),
             timm_name=prepared.entry.timm_name,
             stages=stages[name],
             base_depth=base_depth(stages[name], lowest, MOST_VIEWS * n_train + n_val, limit),
             evaluation_depth=_evaluation_depth(context, data, prepared),
         )
     return files
+
+
+def _frozen_seconds(prepared: PreparedBackbone, decode_seconds: float) -> float:
+    """Of one image on one core (or one GPU), without decoding it where that was done beside."""
+    cores = 1 if pick_device().type == "cuda" else local_cpus()
+    seconds = cores / prepared.images_per_second
+    return max(seconds - decode_seconds, seconds / 10)
 
 
 def _evaluation_depth(context: RunContext, data: PreparedData, prepared: PreparedBackbone) -> int:

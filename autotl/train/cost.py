@@ -71,6 +71,7 @@ class TrialSize:
         n_train, n_val: images.
         epochs, n_views: of the trial, and augmented views that are cached.
         speed: how many times as fast as one core the trial's cores train; 1 on a GPU.
+        decode_seconds: of one image on one core, where it is decoded whenever it is needed; else 0.
     """
 
     n_train: int
@@ -78,12 +79,14 @@ class TrialSize:
     epochs: int
     n_views: int
     speed: float
+    decode_seconds: float = 0.0
 
 
 def epoch_seconds(stages: StageSeconds, depth: int, size: TrialSize) -> float:
     """An epoch from cached views (or of the whole model at depth 0), with its validation."""
-    train = stages.train(depth) + (IMAGE_SECONDS if depth == 0 else 0.0)
-    return (size.n_train * train + size.n_val * stages.evaluate(depth)) / size.speed
+    decoding = size.decode_seconds if depth == 0 else 0.0
+    train = stages.train(depth) + decoding + (IMAGE_SECONDS if depth == 0 else 0.0)
+    return (size.n_train * train + size.n_val * (stages.evaluate(depth) + decoding)) / size.speed
 
 
 def trial_seconds(
@@ -101,7 +104,8 @@ def trial_seconds(
     epochs = size.epochs * epoch_seconds(stages, depth, size)
     images = min(size.n_views, size.epochs) * size.n_train + size.n_val
     share = stages.share_below(depth) - stages.share_below(views_from)
-    an_image = frozen_seconds_per_image * share + (IMAGE_SECONDS if views_from == 0 < depth else 0.0)
+    an_image = frozen_seconds_per_image * share
+    an_image += IMAGE_SECONDS + size.decode_seconds if views_from == 0 < depth else 0.0
     return START_SECONDS + images * an_image / size.speed + epochs
 
 

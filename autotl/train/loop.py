@@ -166,6 +166,7 @@ class FineTuning:
         self.backbone.train_mode(keep_statistics=not self._scratch)
         if self._part == 0:
             self._part = self._choose_part(view, live)
+        self._images.expect(view, self._images.train_rows[order])
         losses: list[torch.Tensor] = []
         for number, places in enumerate(batches(order, size)):
             if self._deadline.is_past():
@@ -249,6 +250,7 @@ class FineTuning:
 
         def probabilities(size: int) -> NDArray[np.float32]:
             outputs = []
+            self._images.expect(view, rows)
             with torch.inference_mode(), compute(self.device, self.task.precision):
                 for places in batches(np.arange(len(rows)), size):
                     logits = self._images.logits(view, places, rows[places], None)

@@ -63,7 +63,7 @@ class TrialImages:
         self.train_rows, self.val_rows = np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
         store = open_store(Path(task.store))
         self.preprocessing: Preprocessing = replace(backbone.preprocessing, store_size=store.size)
-        self._loader = ImageLoader(store.open(), self.preprocessing, device, VIEW_SEED)
+        self._loader = ImageLoader(store.open(task.threads), self.preprocessing, device, VIEW_SEED)
         self._partition = self._divide()
         self._views = None
         if self._partition is not None:
@@ -169,6 +169,11 @@ class TrialImages:
         if not self._deadline.is_past():
             self.note = f"the frozen stages run in every epoch: there is no room for a view of {size / 2**30:.1f} GiB"
             self._partition = self._views = None
+
+    def expect(self, view: CachedView | None, rows: Rows) -> None:
+        """What `logits` is going to be asked for, in this order; see `ImageLoader.expect`."""
+        if view is None:
+            self._loader.expect(rows)
 
     def logits(self, view: CachedView | None, places: Rows, rows: Rows, live: int | None) -> torch.Tensor:
         """The model's output for some images.

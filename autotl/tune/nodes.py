@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from autotl.data.pixels import open_store
 from autotl.errors import SearchError
 from autotl.storage.rundir import RunDir
 from autotl.train.task import TrainingTask
@@ -32,6 +34,8 @@ def check_nodes(run: RunDir, task: TrainingTask) -> None:
     if len(nodes) < 2:
         return
     files = [str(run.path), task.store, task.manifest, *(files.state for files in task.backbones.values())]
+    images = open_store(Path(task.store)).root
+    files += [] if images is None else [str(images)]
     pending = {_named(node): _ask(ray, node, files) for node in nodes}
     answers: dict[str, Any] = {}
     ready, _ = ray.wait(list(pending.values()), num_returns=len(pending), timeout=ANSWER_SECONDS)
@@ -63,7 +67,7 @@ def problems_of(answers: Mapping[str, Any], here: Mapping[str, str]) -> list[str
             continue
         if answer["missing"]:
             found = ", ".join(answer["missing"][:3])
-            wrong.append(f"  - {name}: does not see {found} → put the run folder on storage that all nodes share")
+            wrong.append(f"  - {name}: does not see {found} → put it on storage that all nodes share, at the same path")
         elif not answer["writable"]:
             wrong.append(f"  - {name}: cannot write to the run folder → give the user that Ray runs as the right to")
         for package, own in here.items():

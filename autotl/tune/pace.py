@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from autotl.data.pixels import open_store
 from autotl.space.search_space import Config
 from autotl.train.cost import TrialSize, trial_seconds
 from autotl.train.task import TrainingTask
@@ -18,11 +20,12 @@ def predictor(task: TrainingTask) -> Predict:
     """The prediction for the trials of a run, from the costs of the stages in its task."""
     _, split = task.load_manifest()
     n_train, n_val = int((split == "train").sum()), int((split == "val").sum())
+    decode_seconds = open_store(Path(task.store)).decode_seconds
 
     def predict(config: Config, epochs: int, views_from: int) -> float:
         files = task.backbones[config["backbone"]]
         views = 1 if config["augmentation"] == "none" else task.n_views
-        size = TrialSize(n_train, n_val, epochs, views, task.speed)
+        size = TrialSize(n_train, n_val, epochs, views, task.speed, decode_seconds)
         return trial_seconds(files.stages, config["freeze_depth"], size, files.seconds_per_image, views_from)
 
     return predict

@@ -262,6 +262,19 @@ class TestAPart:
     def test_keeps_an_image_of_every_class(self) -> None:
         assert part_of(self.whole(), 0.001, 0, "time").counts("train").tolist() == [1, 1]
 
+    def test_a_sample_has_the_share_of_every_class_and_split(self) -> None:
+        whole = self.whole()
+        rows = whole.sample(whole.indices("train", "val"), 60, 0)
+        assert len(rows) == 60
+        assert (np.diff(rows) > 0).all()
+        for name in ("train", "val"):
+            counts = np.bincount(whole.labels[rows[whole.split[rows] == name]], minlength=2)
+            assert counts == pytest.approx(whole.counts(name) / 4, abs=1)
+
+    def test_a_sample_of_a_few_is_all_of_them(self) -> None:
+        whole = self.whole()
+        np.testing.assert_array_equal(whole.sample(np.array([9, 3]), 2, 0), [3, 9])
+
     def test_says_so(self) -> None:
         assert part_of(self.whole(), 0.5, 0, "for want of time").findings[-1] == Finding(
             "part", "warning", "120 of 240 training and validation images are used: for want of time"

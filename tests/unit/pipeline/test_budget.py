@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autotl.compute.device import Speed
-from autotl.pipeline.budget import EMBEDDING_SHARE, affordable_share, benefit_seconds, probing_seconds
+from autotl.pipeline.budget import EMBEDDING_SHARE, affordable_share, benefit_seconds, probing_seconds, within_reach
 from autotl.settings import Budget, FitSettings
 
 
@@ -72,3 +72,24 @@ class TestProbing:
         assert probing_seconds(100.0, searches=True, serve_well=False) == pytest.approx(20.0)
         assert probing_seconds(100.0, searches=True, serve_well=True) == pytest.approx(50.0)
         assert probing_seconds(100.0, searches=False, serve_well=False) == pytest.approx(80.0)
+
+
+class TestBackbonesWithinReach:
+    ENTRIES = tuple(SimpleNamespace(name=name, gmacs=gmacs) for name, gmacs in (("small", 0.4), ("large", 40.0)))
+
+    def names(self, n_images: int, timeout: float, *, searches: bool = True, speed: float = 20e9) -> list[str]:
+        entries: Any = self.ENTRIES
+        found = within_reach(entries, n_images, timeout, Speed("fp32", speed), 2, searches=searches)
+        return [entry.name for entry in found]
+
+    def test_are_those_that_could_be_embedded_three_times_as_fast_as_was_measured(self) -> None:
+        # 1,000 images of 40 GMAC on two cores of 20 GMAC/s take 1,000 s; half of 667 s is a third of that.
+        assert self.names(1000, 668.0) == ["small", "large"]
+        assert self.names(1000, 666.0) == ["small"]
+
+    def test_are_more_where_nothing_follows(self) -> None:
+        assert self.names(1000, 417.0, searches=False) == ["small", "large"]
+        assert self.names(1000, 416.0, searches=False) == ["small"]
+
+    def test_are_all_on_a_gpu(self) -> None:
+        assert self.names(10**9, 1.0, speed=math.inf) == ["small", "large"]

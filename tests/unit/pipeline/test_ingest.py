@@ -47,7 +47,7 @@ class Embedding:
 
     def __call__(self, entry: Any, store: Any, rows: np.ndarray, folder: Path, precision: str, **other: Any) -> Any:
         self.passes.append(other["passes"])
-        stored, means = store.open(), []
+        stored, means = other["decoding"].pixels, []
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             other["decoding"].wait(batch)
@@ -245,6 +245,59 @@ class TestDamagedFiles:
         damage(folder, *(f"train/circle/{number:02d}.png" for number in range(1, 10)))
         with pytest.raises(DatasetError, match="classes with a single training image: circle"):
             read_data(asked)
+
+
+class TestOnAFullDisk:
+    """Without room for pixels, files are decoded whenever they are needed, and everything else is as ever."""
+
+    @pytest.fixture(autouse=True)
+    def no_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ingest, "fits", lambda *arguments: False)
+
+    def test_the_embeddings_and_the_images_are_the_same(
+        self, folder: Path, embedding: Embedding, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = read_data(context_for(folder))
+        images, shown = found.store.open()[np.arange(36)], capsys.readouterr().out
+        monkeypatch.setattr(ingest, "fits", lambda *arguments: True)
+        same = read_data(context_for(folder))
+        np.testing.assert_array_equal(found.first.embeddings, same.first.embeddings)
+        np.testing.assert_array_equal(images, same.store.open()[np.arange(36)])
+        assert found.provenance == same.provenance
+        assert (
+            "  36 images decoded whenever they are needed (all of them, 0.0 GiB, would fill the disk): 24 tr" in shown
+        )
+
+    def test_all_damaged_files_are_listed(
+        self, folder: Path, embedding: Embedding, no_thread_is_left: Callable[[], bool]
+    ) -> None:
+        asked, names = context_for(folder), TestDamagedFiles.NAMES
+        damage(folder, *names)
+        with pytest.raises(DatasetError) as caught:
+            read_data(asked)
+        assert [problem.where for problem in caught.value.problems] == [str(folder / name) for name in names]
+        assert no_thread_is_left()
+
+    def test_skipped_they_leave_what_there_would_be_without_them(self, folder: Path, embedding: Embedding) -> None:
+        asked = context_for(folder, skip_unreadable=True)
+        damage(folder, *TestDamagedFiles.NAMES)
+        found = read_data(asked)
+        assert len(found.dataset.paths) == found.store.n_images == 33
+        assert not set(found.dataset.paths) & set(TestDamagedFiles.NAMES)
+
+
+def test_the_advice_is_from_a_sample_of_very_many_images(
+    folder: Path, embedding: Embedding, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "EMBEDDED_IMAGES", 10)
+    found = read_data(context_for(folder))
+    rows = found.first.rows
+    np.testing.assert_array_equal(rows, found.dataset.sample(found.dataset.indices("train", "val"), 10, 3))
+    assert np.unique(found.dataset.labels[rows]).tolist() == [0, 1, 2]
+    assert f"  the advice is from a stratified sample of {len(rows)} training and validation images\n" in (
+        capsys.readouterr().out
+    )
+    assert len(found.dataset.indices("train", "val")) == 30  # which all trials train on
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

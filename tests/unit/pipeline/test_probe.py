@@ -54,6 +54,24 @@ def test_more_backbones_are_probed_where_frozen_features_serve_well(
     monkeypatch.setattr(probe, "_keep_probe", lambda *arguments: None)
     settings = SimpleNamespace(budget=SimpleNamespace(timeout=60.0))
     context: Any = SimpleNamespace(console=console, begun=0.0, settings=settings)
-    data: Any = SimpleNamespace(first="first")
+    data: Any = SimpleNamespace(first="first", optional=(second, third))
     assert [found.prepared for found in probe_backbones(context, data, lambda record: None)] == probed
     assert console.lines[-1] == f"  third: left out, probing would take 15 s of {left} s left"
+
+
+def test_a_backbone_that_the_images_were_not_decoded_for_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Line()
+    first, second = (SimpleNamespace(name=name) for name in ("first", "second"))
+    evidence: Any = SimpleNamespace(recall=0.5)
+    monkeypatch.setattr(probe, "time", SimpleNamespace(time=lambda: 0.0))
+    monkeypatch.setattr(probe, "candidates", lambda context: ((first,), (second,)))
+    monkeypatch.setattr(probe, "expected_seconds", lambda entry, known: 1.0)
+    monkeypatch.setattr(
+        probe, "_probe", lambda context, prepared, data: ProbedBackbone(prepared, evidence, cast(Any, 0))
+    )
+    context: Any = SimpleNamespace(
+        console=console, begun=0.0, settings=SimpleNamespace(budget=SimpleNamespace(timeout=60.0))
+    )
+    data: Any = SimpleNamespace(first="first", optional=())
+    assert [found.prepared for found in probe_backbones(context, data)] == ["first"]
+    assert console.lines[-1] == "  second: left out, probing would take 1 s of 48 s left"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from autotl.data.pixels import PixelStore, write_shape
 from autotl.models.backbone import create
 from autotl.models.weights import save_state
-from autotl.storage.rundir import write_json
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 
 NAME = "test_resnet.r160_in1k"
@@ -26,7 +26,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TrainingTask:
     save_state(backbone.model, root / "state.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (N_IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
     pixels.tofile(root / "pixels.u8")
-    write_json(root / "pixels.u8.json", {"n_images": N_IMAGES, "size": SIDE})
+    write_shape(PixelStore(root / "pixels.u8", N_IMAGES, SIDE))
     save_manifest(root / "manifest.npz", np.arange(N_IMAGES) % 2, np.repeat(["train", "val"], [8, 4]))
     return TrainingTask(
         run_dir=str(root / "run"),

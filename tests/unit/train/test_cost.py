@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,16 @@ def test_all_cores_are_no_slower_than_one_and_no_faster_than_all_together(tmp_pa
 
 def test_one_core_is_as_fast_as_one_core(tmp_path: Path) -> None:
     assert measure_speed("never.made", tmp_path / "state.safetensors", 2, "fp32", STAGES) == 1.0
+
+
+def test_images_that_are_decoded_whenever_they_are_needed_take_that_time_as_well() -> None:
+    slow = replace(SIZE, decode_seconds=0.5)
+    images = SIZE.n_train * SIZE.n_views + SIZE.n_val
+    assert trial_seconds(STAGES, 1, slow, 2.0) - trial_seconds(STAGES, 1, SIZE, 2.0) == pytest.approx(
+        0.5 * images / SIZE.speed
+    )
+    assert trial_seconds(STAGES, 1, slow, 2.0, views_from=1) == trial_seconds(STAGES, 1, SIZE, 2.0, views_from=1)
+    every_epoch = SIZE.epochs * (SIZE.n_train + SIZE.n_val)
+    assert trial_seconds(STAGES, 0, slow, 2.0) - trial_seconds(STAGES, 0, SIZE, 2.0) == pytest.approx(
+        0.5 * every_epoch / SIZE.speed
+    )

@@ -26,8 +26,8 @@ def test_everything_that_is_wrong_is_told_by_node() -> None:
         "five": answer(),
     }
     assert problems_of(answers, HERE) == [
-        "  - one: does not see /shared/run, /shared/run/cache/pixels.u8 → put the run folder on storage that all nodes "
-        "share",
+        "  - one: does not see /shared/run, /shared/run/cache/pixels.u8 → put it on storage that all nodes share, at "
+        "the same path",
         "  - two: cannot write to the run folder → give the user that Ray runs as the right to",
         "  - two: has autotl 0.0.9, here it is 0.1.0 → install the same",
         "  - two: has torch none, here it is 2.9 → install the same",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autotl.data.pixels import PixelStore, write_shape
 from autotl.train.cost import StageSeconds, TrialSize, trial_seconds
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 from autotl.tune.pace import Pace, predictor
@@ -77,14 +78,17 @@ def test_what_says_nothing_about_speed_is_left_out(trial: str, epoch: int, elaps
     assert pace.factor == 1.0
 
 
-def test_the_predictor_counts_the_images_of_the_task(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decode_seconds", [0.0, 0.25])
+def test_the_predictor_counts_the_images_of_the_task(tmp_path: Path, decode_seconds: float) -> None:
+    store = PixelStore(tmp_path / "pixels.u8", 10, 16, tmp_path if decode_seconds else None, decode_seconds)
+    write_shape(store)
     manifest = tmp_path / "manifest.npz"
     save_manifest(manifest, np.zeros(10, dtype=np.int64), np.array(["train"] * 6 + ["val"] * 3 + ["test"]))
     stages = StageSeconds(forward=(0.0, 1.0, 2.0, 4.0, 4.0), backward=(8.0, 6.0, 2.0, 0.5), numbers=(9, 9, 9, 9))
     files = BackboneFiles("", "", "", "", 0.1, 3, 2.0, "a", stages)
     task = TrainingTask(
         run_dir="",
-        store="",
+        store=str(store.path),
         manifest=str(manifest),
         classes=("a",),
         metric="accuracy",
@@ -103,10 +107,10 @@ def test_the_predictor_counts_the_images_of_the_task(tmp_path: Path) -> None:
         provenance={},
     )
     assert TrainingTask.from_plain(task.to_plain()) == task
-    size = TrialSize(n_train=6, n_val=3, epochs=4, n_views=3, speed=1.5)
+    size = TrialSize(n_train=6, n_val=3, epochs=4, n_views=3, speed=1.5, decode_seconds=decode_seconds)
     assert predictor(task)(CONFIG, 4, 0) == trial_seconds(stages, 2, size, 2.0)
     assert predictor(task)(CONFIG, 4, 2) == trial_seconds(stages, 2, size, 2.0, views_from=2)
-    plain = TrialSize(n_train=6, n_val=3, epochs=4, n_views=1, speed=1.5)
+    plain = TrialSize(n_train=6, n_val=3, epochs=4, n_views=1, speed=1.5, decode_seconds=decode_seconds)
     assert predictor(task)(CONFIG | {"augmentation": "none"}, 4, 0) == trial_seconds(stages, 2, plain, 2.0)
 
 
