@@ -1,4 +1,4 @@
-"""Memory of a process and of all it starts, sampled from Linux's /proc.
+"""Memory of a process and of all it starts, sampled from Linux's /proc; and the size of a folder.
 
 What is counted is `RssAnon`: resident pages that belong to no file. Memory maps (decoded pixels, activations, weights,
 shared libraries) are pages of files, which the kernel drops when memory is short; they are not counted. A forked
@@ -8,10 +8,13 @@ process (a DataLoader's worker, or any child until it runs another program) shar
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 PROC = Path("/proc")
 INTERVAL = 0.2
@@ -54,19 +57,15 @@ def _command(pid: int) -> bytes:
     return str(pid).encode()
 
 
-class MemoryWatch:
-    """Samples the memory of the process `pid` and of all below it, every `INTERVAL` seconds, while it is entered.
+class _Watch:
+    """Samples something every `INTERVAL` seconds while it is entered."""
 
-    A process stays counted when its parent ends before it does.
-    """
-
-    def __init__(self, pid: int) -> None:
+    def __init__(self) -> None:
         self.samples: list[tuple[float, int]] = []
-        self._parents: dict[int, int | None] = {pid: None}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> MemoryWatch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -76,19 +75,56 @@ class MemoryWatch:
 
     def _run(self) -> None:
         while not self._done.is_set():
-            self._sample()
+            self.samples.append((time.time(), self._sample()))
             self._done.wait(INTERVAL)
 
-    def _sample(self) -> None:
+    def _sample(self) -> int:
+        raise NotImplementedError
+
+    def peak(self, begin: float = 0.0, end: float = float("inf")) -> int:
+        """Most bytes of all samples taken between two times (time.time()); 0 if there is none."""
+        return _most(self.samples, begin, end)
+
+
+def _most(samples: Iterable[tuple[float, int]], begin: float, end: float) -> int:
+    return max((size for when, size in samples if begin <= when <= end), default=0)
+
+
+class DiskWatch(_Watch):
+    """The size of all files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def _sample(self) -> int:
+        size = 0
+        for parent, _, names in os.walk(self._folder):
+            for name in names:
+                with suppress(OSError):  # gone meanwhile
+                    size += 512 * os.lstat(os.path.join(parent, name)).st_blocks
+        return size
+
+
+class MemoryWatch(_Watch):
+    """The memory of the process `pid` and of all below it; one stays counted when its parent ends before it does."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._first = pid
+        self._of_first: list[tuple[float, int]] = []
+        self._parents: dict[int, int | None] = {pid: None}
+
+    def peak_of_first(self, begin: float = 0.0, end: float = float("inf")) -> int:
+        """As `peak`, of the process itself."""
+        return _most(self._of_first, begin, end)
+
+    def _sample(self) -> int:
         below = children()
         new = list(self._parents)
         while new:
             found = {child: pid for pid in new for child in below.get(pid, ()) if child not in self._parents}
             self._parents.update(found)
             new = list(found)
-        size = sum(own_bytes(pid, parent) for pid, parent in self._parents.items())
-        self.samples.append((time.time(), size))
-
-    def peak(self, begin: float = 0.0, end: float = float("inf")) -> int:
-        """Most bytes of all samples taken between two times (time.time()); 0 if there is none."""
-        return max((size for when, size in self.samples if begin <= when <= end), default=0)
+        self._of_first.append((time.time(), anonymous_bytes(self._first)))
+        return sum(own_bytes(pid, parent) for pid, parent in self._parents.items())

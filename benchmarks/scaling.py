@@ -1,11 +1,13 @@
-"""Time and memory of a fit as the number of images grows.
+"""Time, memory and disk of a fit as the number of images grows.
 
-    python benchmarks/scaling.py DIR [--factors 1 4 16] [--images N] [--depth all-2]
+    python benchmarks/scaling.py DIR [--factors 1 4 16] [--images N] [--depth all-2] [--runs FOLDER]
 
 Every factor gets a folder of its own with so many variations of every image (a little cropped, lighter or darker,
 saved anew as JPEG: no two files are duplicates). What is done with it is fixed: lite0 is probed, and two trials of one
 epoch run at one freeze depth, with a time limit that is never reached. Memory is that of the driver and all its
-processes without memory maps, see memory.py.
+processes without memory maps, see memory.py; in brackets that of the driver alone. Disk is what run folder and cache
+take together. With `--runs FOLDER` both are there: on a disk that has no room for the pixels, images are decoded
+whenever they are needed.
 
 The aim: 16 times the images in at most 17 times the time and 1.5 times the memory.
 """
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from fit import BACKBONE, with_test_split
-from memory import MemoryWatch
+from memory import DiskWatch, MemoryWatch
 from PIL import Image, ImageEnhance
 
 TIMEOUT = 24 * 3600.0
@@ -116,9 +118,9 @@ def measured_fit(folder: Path, root: Path) -> None:
     print(json.dumps({"stages": stages, "embedding": probed[0].prepared.seconds, "trials": statuses}))
 
 
-def measure(folder: Path, depth: str) -> dict[str, Any]:
-    """Seconds and peak bytes of every stage of a fit in a process of its own, with an empty cache."""
-    with tempfile.TemporaryDirectory() as temporary:
+def measure(folder: Path, depth: str, runs: Path | None) -> dict[str, Any]:
+    """Seconds, peak bytes of memory, of the driver alone, and of disk, of every stage of a fit with an empty cache."""
+    with tempfile.TemporaryDirectory(dir=runs) as temporary:
         write_space(Path(temporary, "space.toml"), depth)
         command = [sys.executable, __file__, str(folder), "--measured", temporary]
         environment = os_environment(AUTOTL_CACHE_DIR=f"{temporary}/cache")
@@ -126,6 +128,7 @@ def measure(folder: Path, depth: str) -> dict[str, Any]:
         with (
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process,
             MemoryWatch(process.pid) as watch,
+            DiskWatch(Path(temporary)) as disk,
         ):
             printed, _ = process.communicate()
         seconds = time.perf_counter() - begun
@@ -134,9 +137,12 @@ def measure(folder: Path, depth: str) -> dict[str, Any]:
     measured = json.loads(printed.splitlines()[-1])
     if set(measured["trials"]) != {"completed"}:
         raise SystemExit(f"not both trials came to their end: {measured['trials']}")
-    rows = {name: (end - begin, watch.peak(begin, end)) for name, (begin, end) in measured["stages"].items()}
-    rows["of which embedding"] = measured["embedding"], 0
-    rows["in all"] = seconds, watch.peak()
+    rows: dict[str, tuple[float, int, int, int]] = {
+        name: (end - begin, watch.peak(begin, end), watch.peak_of_first(begin, end), disk.peak(begin, end))
+        for name, (begin, end) in measured["stages"].items()
+    }
+    rows["of which embedding"] = measured["embedding"], 0, 0, 0
+    rows["in all"] = seconds, watch.peak(), watch.peak_of_first(), disk.peak()
     return rows
 
 
@@ -147,26 +153,31 @@ def os_environment(**changes: str) -> dict[str, str]:
     return dict(os.environ) | changes
 
 
-def scaling(folder: Path, factors: list[int], n_images: int | None, depth: str) -> None:
+def scaling(folder: Path, factors: list[int], n_images: int | None, depth: str, runs: Path | None) -> None:
     """A column a factor: seconds and peak MB; at last the ratios to the first factor."""
     columns: list[tuple[int, dict[str, Any]]] = []
     with with_test_split(folder) as base:
         for factor in factors:
             with tempfile.TemporaryDirectory(prefix=f"{folder.name}-{factor}x-") as temporary:
                 count = write_variations(base, Path(temporary), factor, n_images)
-                columns.append((count, measure(Path(temporary), depth)))
+                columns.append((count, measure(Path(temporary), depth, runs)))
             print(f"{factor}x: {columns[-1][0]} images, {columns[-1][1]['in all'][0]:.1f} s", flush=True)
-    print(f"{'':<20}" + "".join(f"{count:>9} images  " for count, _ in columns))
+    print(f"{'':<20}" + "".join(f"{f'{count} images':>36}" for count, _ in columns))
     for name in columns[0][1]:
-        cells = [f"{rows[name][0]:8.1f} s {rows[name][1] / 2**20:5.0f} MB" for _, rows in columns]
-        print(f"{name:<20}" + " ".join(cells).replace("    0 MB", "        "))
+        print(f"{name:<20}" + "".join(f"{_cell(*rows[name]):>36}" for _, rows in columns))
     first = columns[0][1]["in all"]
     for (count, rows), factor in zip(columns, factors, strict=True):
-        seconds, peak = rows["in all"]
+        seconds, peak, *_ = rows["in all"]
         print(
             f"{count / columns[0][0]:.0f} times the images: {seconds / first[0]:.1f} times the time, "
             f"{peak / first[1]:.2f} times the memory (aim: {1.0625 * factor / factors[0]:.1f}, 1.5)"
         )
+
+
+def _cell(seconds: float, peak: int, driver: int, disk: int) -> str:
+    if not peak:
+        return f"{seconds:.1f} s{'':27}"
+    return f"{seconds:8.1f} s {peak / 2**20:6.0f} ({driver / 2**20:5.0f}) MB {disk / 2**20:6.0f} MB"
 
 
 def main() -> None:
@@ -176,12 +187,13 @@ def main() -> None:
     parser.add_argument("--factors", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--images", type=int, help="so many images of DIR, drawn with a seed")
     parser.add_argument("--depth", default="all-2", help="freeze depth of the trials")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="where run folders and caches are")
     parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measured is not None:
         measured_fit(chosen.folder, chosen.measured)
     else:
-        scaling(chosen.folder, chosen.factors, chosen.images, chosen.depth)
+        scaling(chosen.folder, chosen.factors, chosen.images, chosen.depth, chosen.runs)
 
 
 if __name__ == "__main__":
