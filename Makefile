@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= build/demo
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-lowest check format clean
 
 # A stamp instead of the folder: a half-finished installation is repeated.
 $(VENV)/.installed: pyproject.toml
@@ -23,6 +23,13 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# The unit and contract tests with the lowest versions that pyproject.toml allows; torch's is downloaded (several GB).
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest tests/unit tests/contract
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

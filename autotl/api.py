@@ -20,7 +20,7 @@ from autotl.result import Callback, FitResult
 from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds, as_space
 from autotl.storage import rundir
 from autotl.storage.rundir import RunDir, write_json
-from autotl.threads import sleep_while_waiting
+from autotl.threads import sleep_if_others_work
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
@@ -85,7 +85,7 @@ def fit(
         SearchError: if Ray could not be started; the best linear probe is in the run folder.
     """
     begun = time.time()
-    sleep_while_waiting()
+    sleep_if_others_work()
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
         budget=Budget(as_seconds(timeout), n_trials),
@@ -145,7 +145,7 @@ def advise(
         InputError: with every problem of the arguments and the folder at once.
     """
     begun = time.time()
-    sleep_while_waiting()
+    sleep_if_others_work()
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
         budget=Budget(as_seconds(timeout)),
@@ -194,7 +194,7 @@ def build_reference_set(
     Raises:
         InputError: with every problem of the arguments, the photographs and the backbone at once.
     """
-    sleep_while_waiting()
+    sleep_if_others_work()
     from autotl.compute.device import local_cpus
     from autotl.pipeline.reference_set import ReferenceRequest, build
 
@@ -211,7 +211,7 @@ def load(run_dir: PathLike) -> Predictor:
         RunFolderError: if the folder is not that of a run that has a model.
         ModelFileError: if the model is damaged or was written by a newer autotl.
     """
-    sleep_while_waiting()
+    sleep_if_others_work()
     from autotl.predictor import load_predictor
 
     return load_predictor(rundir.find(run_dir).model)

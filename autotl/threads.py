@@ -1,19 +1,46 @@
-"""Threads that share a computation sleep while they wait for one another.
+"""Threads that share a computation sleep while they wait for one another, on a machine that others use as well.
 
-By default OpenMP's threads spin: they keep a core busy until the last of them is done. On a machine that has nothing
-else to do that costs nothing. Beside a program that uses one core, on two cores, the thread that shares this core is
-late at every barrier, the other spins, and a step of training takes up to four times as long (benchmarks/waiting.py).
+OpenMP's threads spin: they keep a core busy until the last of them is done. On a machine of one's own that is fastest,
+by up to a third. Beside a program that uses one core, on two cores, the thread that shares this core is late at every
+barrier, the other spins, and a step of training takes two to four times as long as with sleeping threads
+(benchmarks/waiting.py).
 """
 
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
 SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Read by libgomp and by Intel's and LLVM's OpenMP when they are loaded."""
+SECONDS = 0.1
+"""For so long it is looked what the machine does."""
+CORES = 0.5
+"""So many cores in use are another program at work."""
+STAT = Path("/proc/stat")
 
 
-def sleep_while_waiting() -> None:
+def sleep_if_others_work() -> None:
     """Take effect in this process, where torch is not loaded yet, and in those it starts; what the user set stays."""
-    for name, value in SLEEP.items():
-        os.environ.setdefault(name, value)
+    if all(name in os.environ for name in SLEEP):
+        return
+    if cores_in_use() > CORES:
+        for name, value in SLEEP.items():
+            os.environ.setdefault(name, value)
+
+
+def cores_in_use() -> float:
+    """How many cores of the machine compute for others, looked at for `SECONDS`; 0 where Linux's /proc is missing."""
+    try:
+        before = _busy_ticks()
+        time.sleep(SECONDS)
+        ticks = _busy_ticks() - before
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return ticks / os.sysconf("SC_CLK_TCK") / SECONDS
+
+
+def _busy_ticks() -> int:
+    """Of all cores since the start of the machine: user, nice and system, the first three of the first line."""
+    return sum(map(int, STAT.read_text("ascii").split("\n", 1)[0].split()[1:4]))

@@ -1,4 +1,4 @@
-"""What threads that sleep while they wait for one another are worth, see `autotl/threads.py`.
+"""What threads that sleep while they wait for one another are worth and cost, see `autotl/threads.py`.
 
     python benchmarks/waiting.py [--rounds 3]
 

@@ -14,7 +14,6 @@ from typing import Any
 from autotl.compute.device import local_cpus
 from autotl.errors import SearchError
 from autotl.settings import Resources
-from autotl.threads import SLEEP
 
 MAX_SLOTS = 8
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -188,8 +187,7 @@ class RaySession:
         if ray.is_initialized():
             return self._plan_for_cluster(ray)
         if self._resources.address is not None:
-            # The nodes' own processes are not started from here: they do not have this one's environment.
-            ray.init(address=self._resources.address, runtime_env={"env_vars": SLEEP}, **quiet)
+            ray.init(address=self._resources.address, **quiet)
             self._owned = True
             return self._plan_for_cluster(ray)
         slots = plan_slots([Node(local_cpus(), _local_gpus())], self._resources)

@@ -1,20 +1,46 @@
-"""Threads that wait for one another sleep, unless the user wants something else."""
+"""Threads that wait for one another sleep where others use the machine, unless the user wants something else."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from autotl.threads import SLEEP, sleep_while_waiting
+from autotl import threads
+from autotl.threads import SLEEP, sleep_if_others_work
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    sleep_while_waiting()
+    sleep_if_others_work()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(("ticks", "sleeps"), [(0, False), (4, False), (6, True), (20, True)])
+def test_they_sleep_where_half_a_core_or_more_is_in_use(
+    ticks: int, sleeps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  1000 20 300 99 5 1 1 0 0 0\ncpu0 1 1 1 1\n")
+
+    def others_work(seconds: float) -> None:
+        assert seconds == threads.SECONDS
+        stat.write_text(f"cpu  {1000 + ticks - 1} 20 301 999 5 1 1 0 0 0\ncpu0 1 1 1 1\n")
+
+    monkeypatch.setattr(threads, "STAT", stat)
+    monkeypatch.setattr(threads.time, "sleep", others_work)
+    monkeypatch.setattr(threads.os, "sysconf", lambda name: 100)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    sleep_if_others_work()
+    assert os.environ.get("OMP_WAIT_POLICY") == ("PASSIVE" if sleeps else None)
+
+
+def test_where_nobody_knows_they_do_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(threads, "STAT", tmp_path / "nothing")
+    assert threads.cores_in_use() == 0.0
 
 
 @pytest.mark.parametrize("call", ["fit", "advise", "load"])
@@ -26,7 +52,7 @@ def told():
     assert "torch" not in sys.modules
     print("told")
     sys.exit()
-api.sleep_while_waiting = told
+api.sleep_if_others_work = told
 autotl.{call}("no such folder")
 """
     environment = {name: value for name, value in os.environ.items() if name not in SLEEP}
