@@ -38,7 +38,7 @@ import torch
 
 from autotl.compute import device as device_module
 from autotl.compute.device import compute, measure_device, pick_device
-from autotl.data.pixels import open_store
+from autotl.data.pixels import PixelStore, open_store, write_shape
 from autotl.frozen.activations import ImageLoader, batches, embed
 from autotl.frozen.engines import torch_forward
 from autotl.models.backbone import create
@@ -46,7 +46,7 @@ from autotl.models.weights import save_state
 from autotl.pipeline.averaging import average_winner
 from autotl.records import Status, TrialRecord
 from autotl.storage.finished import keep_finished
-from autotl.storage.rundir import RunDir, write_json
+from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import save_model
 from autotl.train.cost import measure_backbones
 from autotl.train.loop import FineTuning
@@ -93,7 +93,7 @@ class Bench:
         generator = np.random.default_rng(0)
         pixels = generator.integers(0, 256, (n_images, STORE_SIZE, STORE_SIZE, 3), dtype=np.uint8)
         pixels.tofile(folder / "pixels.u8")
-        write_json(folder / "pixels.u8.json", {"n_images": n_images, "size": STORE_SIZE})
+        write_shape(PixelStore(folder / "pixels.u8", n_images, STORE_SIZE))
         split = np.where(np.arange(n_images) % 5 == 0, "val", "train")
         save_manifest(folder / "manifest.npz", np.arange(n_images) % len(CLASSES), split)
         self.store = open_store(folder / "pixels.u8")
