@@ -85,7 +85,7 @@ def fit(
         SearchError: if Ray could not be started; the best linear probe is in the run folder.
     """
     begun = time.time()
-    sleep_if_others_work()
+    sleep_if_others_work(starts_workers=True)
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
         budget=Budget(as_seconds(timeout), n_trials),

@@ -2,17 +2,18 @@
 
 OpenMP's threads spin: they keep a core busy until the last of them is done. On a machine of one's own that is fastest,
 by up to a third. Beside a program that uses one core, on two cores, the thread that shares this core is late at every
-barrier, the other spins, and a step of training takes two to four times as long as with sleeping threads
+barrier, the other spins, and a step of training takes up to twice as long as with sleeping threads
 (benchmarks/waiting.py).
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
-SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
+VARIABLE, SLEEP = "OMP_WAIT_POLICY", "PASSIVE"
 """Read by libgomp and by Intel's and LLVM's OpenMP when they are loaded."""
 SECONDS = 0.1
 """For so long it is looked what the machine does."""
@@ -21,13 +22,16 @@ CORES = 0.5
 STAT = Path("/proc/stat")
 
 
-def sleep_if_others_work() -> None:
-    """Take effect in this process, where torch is not loaded yet, and in those it starts; what the user set stays."""
-    if all(name in os.environ for name in SLEEP):
+def sleep_if_others_work(*, starts_workers: bool = False) -> None:
+    """Take effect in this process, if torch is not loaded yet, and in those it starts; what the user set stays.
+
+    Args:
+        starts_workers: whether there will be such processes: else nothing is looked at where torch is loaded.
+    """
+    if VARIABLE in os.environ or ("torch" in sys.modules and not starts_workers):
         return
     if cores_in_use() > CORES:
-        for name, value in SLEEP.items():
-            os.environ.setdefault(name, value)
+        os.environ[VARIABLE] = SLEEP
 
 
 def cores_in_use() -> float:

@@ -19,9 +19,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from autotl.threads import SLEEP, VARIABLE
+
 STEPS = {0: 5, 5: 16, 7: 40}
 """Of training, by freeze depth."""
-POLICIES = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}}
+POLICIES = {"spinning": {}, "sleeping": {VARIABLE: SLEEP}}
 
 
 def measure() -> dict[int, float]:
@@ -89,7 +91,7 @@ def main() -> None:
         with busy(others):
             for _ in range(chosen.rounds):
                 for policy, changes in POLICIES.items():
-                    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | changes
+                    environment = {k: v for k, v in os.environ.items() if k != VARIABLE} | changes
                     command = [sys.executable, __file__, "--measured"]
                     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
                     for depth, seconds in json.loads(done.stdout.splitlines()[-1]).items():

@@ -33,7 +33,6 @@ class FilePixels:
         note: told what comes of every image; files that cannot be decoded are then zeros. None: they raise.
 
     Attributes:
-        root: as given.
         shape: of all the pixels.
     """
 
@@ -41,7 +40,7 @@ class FilePixels:
         self, root: Path, paths: Sequence[str], size: int, workers: int = 1, note: Noted | None = None
     ) -> None:
         self.shape = (len(paths), size, size, 3)
-        self.root, self._paths, self._size, self._note = root, paths, size, note
+        self._root, self._paths, self._size, self._note = root, paths, size, note
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="autotl-decode") if workers > 1 else None
         self._room = AHEAD * workers
         self._coming: Iterator[int] = iter(())
@@ -93,11 +92,11 @@ class FilePixels:
     def _decode(self, place: int) -> NDArray[np.uint8]:
         begun = time.thread_time()
         try:
-            pixels, mode = decode(self.root / self._paths[place], self._size)
+            pixels, mode = decode(self._root / self._paths[place], self._size)
         except OSError as error:
             reason = str(error) or type(error).__name__
             if self._note is None:
-                raise OSError(f"{self.root / self._paths[place]}: {reason}") from error
+                raise OSError(f"{self._root / self._paths[place]}: {reason}") from error
             self._note(place, "", reason, time.thread_time() - begun)
             return np.zeros(self.shape[1:], dtype=np.uint8)
         if self._note is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from threading import Lock
 import numpy as np
 
 from autotl.data.file_pixels import FilePixels, Places
-from autotl.data.pixels import Decoded, PixelStore, mode_findings, store_bytes, write_shape
+from autotl.data.pixels import Decoded, DecodingNotes, PixelStore, store_bytes, write_shape
 from autotl.storage.rundir import write_json
 
 DISK_SHARE = 0.5
@@ -52,10 +51,8 @@ class OnDemand:
         target.parent.mkdir(parents=True, exist_ok=True)
         self.store = PixelStore(target, len(paths), size, root.resolve())
         write_json(target, {"paths": list(paths)})
-        self._paths = paths
         self._is_seen = np.zeros(len(paths), dtype=bool)
-        self._modes: dict[int, str] = {}
-        self._reasons: dict[int, str] = {}
+        self._notes = DecodingNotes(paths)
         self._seconds, self._n_decoded = 0.0, 0
         self._lock = Lock()
         self.pixels = FilePixels(root.resolve(), paths, size, workers, self._note)
@@ -69,13 +66,12 @@ class OnDemand:
     @property
     def is_damaged(self) -> bool:
         """Whether a file was found that cannot be decoded."""
-        return bool(self._reasons)
+        return self._notes.is_damaged
 
     @property
     def found(self) -> Decoded:
         """What was found so far."""
-        unreadable = {self._paths[place]: reason for place, reason in sorted(self._reasons.copy().items())}
-        return Decoded(unreadable, mode_findings(Counter(self._modes.copy().values())))
+        return self._notes.found
 
     def wait(self, places: Places) -> None:
         """Nothing is under way."""
@@ -94,8 +90,5 @@ class OnDemand:
     def _note(self, place: int, mode: str, reason: str, seconds: float) -> None:
         with self._lock:
             self._seconds, self._n_decoded = self._seconds + seconds, self._n_decoded + 1
-        if reason:
-            self._reasons[place] = reason
-        elif mode:
-            self._modes[place] = mode
+        self._notes.add(place, mode, reason)
         self._is_seen[place] = True

@@ -1,6 +1,7 @@
 """`PixelStore`: every image decoded once, in parallel and in the background, into a memory-mapped array of bytes.
 
-Images that a disk has no room for are decoded whenever they are asked for instead, see `on_demand.py`."""
+Images that a disk has no room for are decoded whenever they are asked for instead, see `on_demand.py`.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +75,42 @@ class Decoded:
     findings: tuple[Finding, ...]
 
 
+class DecodingNotes:
+    """What came of the images that were decoded so far; threads may write to it at once.
+
+    Args:
+        paths: of all images.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._modes: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
+
+    def add(self, place: int, mode: str, reason: str) -> None:
+        """An image with its unusual colour mode or "", and why it could not be decoded or ""."""
+        if reason:
+            self._reasons[place] = reason
+        elif mode:
+            self._modes[place] = mode
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a file was found that cannot be decoded."""
+        return bool(self._reasons)
+
+    @property
+    def found(self) -> Decoded:
+        """What was found so far, in the order of the paths."""
+        unreadable = {self._paths[place]: reason for place, reason in sorted(self._reasons.copy().items())}
+        modes = Counter(mode for _, mode in sorted(self._modes.copy().items()))
+        findings = (
+            Finding("colour-mode", "info", f"{count} images of mode {mode} were converted to RGB")
+            for mode, count in modes.items()
+        )
+        return Decoded(unreadable, tuple(findings))
+
+
 class Decoding:
     """Images on their way into a store, while their caller does something else.
 
@@ -112,8 +149,7 @@ class Decoding:
         self._pixels = np.memmap(target, dtype=np.uint8, mode="r+", shape=shape)
         self._order = np.arange(len(paths)) if order is None else order
         self._turns = np.argsort(self._order)
-        self._modes = [""] * len(paths)
-        self._reasons: dict[int, str] = {}
+        self._notes = DecodingNotes(paths)
         self._begun = self._last = 0.0
 
     def __enter__(self) -> Decoding:
@@ -144,13 +180,12 @@ class Decoding:
     @property
     def is_damaged(self) -> bool:
         """Whether a file was found that cannot be decoded."""
-        return bool(self._reasons)
+        return self._notes.is_damaged
 
     @property
     def found(self) -> Decoded:
         """What was found so far."""
-        unreadable = {self._paths[place]: reason for place, reason in sorted(self._reasons.copy().items())}
-        return Decoded(unreadable, mode_findings(Counter(mode for mode in self._modes if mode)))
+        return self._notes.found
 
     def wait(self, places: Places) -> None:
         """Return when the images in `places` are decoded, or known not to be decodable.
@@ -176,11 +211,12 @@ class Decoding:
         return self.store, self.found
 
     def _decode(self, places: Places) -> None:
-        for place in places:
+        for place in places.tolist():
             try:
-                self._pixels[place], self._modes[place] = decode(self._root / self._paths[place], self.store.size)
+                self._pixels[place], mode = decode(self._root / self._paths[place], self.store.size)
+                self._notes.add(place, mode, "")
             except OSError as error:
-                self._reasons[int(place)] = str(error) or type(error).__name__
+                self._notes.add(place, "", str(error) or type(error).__name__)
         self._last = time.perf_counter()
 
 
@@ -221,11 +257,3 @@ def store_bytes(n_images: int, size: int) -> int:
 
 def _shape_file(path: Path) -> Path:
     return path.with_name(path.name + ".json")
-
-
-def mode_findings(modes: Counter[str]) -> tuple[Finding, ...]:
-    """How many images of each unusual colour mode there are."""
-    return tuple(
-        Finding("colour-mode", "info", f"{count} images of mode {mode} were converted to RGB")
-        for mode, count in modes.items()
-    )

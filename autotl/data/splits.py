@@ -41,6 +41,11 @@ class Dataset:
         """Places of the images of the splits `names`, ascending."""
         return np.flatnonzero(np.isin(self.split, names))
 
+    def among(self, rows: NDArray[np.int64], name: SplitName) -> NDArray[np.int64]:
+        """Those of `rows` that are of the split `name`, in their order."""
+        chosen: NDArray[np.int64] = rows[self.split[rows] == name]
+        return chosen
+
     def sample(self, rows: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
         """At most `limit` of some training and validation images, ascending: the same share of both, stratified.
 
@@ -48,10 +53,8 @@ class Dataset:
         """
         if len(rows) <= limit:
             return np.sort(rows)
-        kept = [
-            _stratified(some, self.labels, limit / len(rows), seed)
-            for some in (rows[self.split[rows] == name] for name in ("train", "val"))
-        ]
+        both = self.among(rows, "train"), self.among(rows, "val")
+        kept = [_stratified(some, self.labels, limit / len(rows), seed) for some in both]
         return np.sort(np.concatenate(kept))
 
     def counts(self, *names: SplitName) -> NDArray[np.int64]:

@@ -139,7 +139,7 @@ def _probe(context: RunContext, prepared: PreparedBackbone, data: PreparedData) 
 def _keep_probe(context: RunContext, probed: ProbedBackbone, data: PreparedData, number: int) -> TrialRecord:
     """Record the probe as a trial and offer it as the run's model, for as long as nothing beats it."""
     prepared, evidence, probe = probed.prepared, probed.evidence, probed.probe
-    val = prepared.rows[data.dataset.split[prepared.rows] == "val"]
+    val = data.dataset.among(prepared.rows, "val")
     probabilities = probe.probabilities(prepared.of(val))
     score = score_of(evidence.probe_metrics, data.metric)
     labels = data.dataset.labels[val]
@@ -251,8 +251,7 @@ def _class_names(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.str_]:
 
 def labelled_features(prepared: PreparedBackbone, dataset: Dataset) -> LabelledFeatures:
     """The embeddings of the training and validation images with their labels."""
-    rows, in_val = prepared.rows, dataset.split[prepared.rows] == "val"
-    train, val = rows[~in_val], rows[in_val]
+    train, val = (dataset.among(prepared.rows, name) for name in ("train", "val"))
     n_classes, folds = len(dataset.classes), _folds(dataset, train, val)
     return LabelledFeatures(
         prepared.of(train), dataset.labels[train], prepared.of(val), dataset.labels[val], n_classes, folds

@@ -31,7 +31,7 @@ from autotl.storage.saved_model import load_card
 from autotl.train.cost import START_SECONDS, base_depth, measure_backbones, measure_speed, speed_of
 from autotl.train.probe import START_FLOOR, Probe, fit_probe, save_head
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
-from autotl.tune.pace import Predict, predictor
+from autotl.tune.pace import Predict, images_of, predictor
 from autotl.tune.runner import SearchPlan, run_search
 from autotl.tune.session import Slots
 
@@ -130,21 +130,20 @@ def _schedule(
     context: RunContext, task: TrainingTask, space: SearchSpace, starts: Sequence[Config], choices: Sequence[Slots]
 ) -> tuple[TrainingTask, Schedule]:
     """The task with the length of its trials and the cores of each, and how that was chosen."""
-    measured = local_cpus(), task.speed
+    measured, images = (local_cpus(), task.speed), images_of(task)
 
     def at(chosen: Slots, views: int) -> TrainingTask:
         speed = 1.0 if chosen.gpus else speed_of(chosen.cpus, measured)
         return replace(task, threads=chosen.cpus, gpus=chosen.gpus, speed=speed, n_views=views)
 
     def predict_with(chosen: Slots, views: int) -> Predict:
-        return predictor(at(chosen, views))
+        return predictor(at(chosen, views), images)
 
-    _, split = task.load_manifest()
     schedule = plan_schedule(
         space,
         starts,
         predict_with,
-        int((split == "train").sum()),
+        images.n_train,
         len(task.classes),
         task.deadline - time.time(),
         choices,

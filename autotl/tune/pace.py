@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from autotl.data.pixels import open_store
@@ -16,16 +17,38 @@ Predict = Callable[[Config, int, int], float]
 """Seconds of a trial with a config, after so many epochs, with its views cached at so great a depth (0: not at all)."""
 
 
-def predictor(task: TrainingTask) -> Predict:
-    """The prediction for the trials of a run, from the costs of the stages in its task."""
+@dataclass(frozen=True, slots=True)
+class RunImages:
+    """What the time of a run's trials depends on, of its images.
+
+    Attributes:
+        n_train, n_val: images.
+        decode_seconds: of one image, see `autotl.data.pixels.PixelStore`.
+    """
+
+    n_train: int
+    n_val: int
+    decode_seconds: float
+
+
+def images_of(task: TrainingTask) -> RunImages:
+    """Read from the run's files, in time that grows with the images."""
     _, split = task.load_manifest()
-    n_train, n_val = int((split == "train").sum()), int((split == "val").sum())
     decode_seconds = open_store(Path(task.store)).decode_seconds
+    return RunImages(int((split == "train").sum()), int((split == "val").sum()), decode_seconds)
+
+
+def predictor(task: TrainingTask, images: RunImages | None = None) -> Predict:
+    """The prediction for the trials of a run, from the costs of the stages in its task.
+
+    `images` are those of the run, where they are known; else they are read.
+    """
+    images = images or images_of(task)
 
     def predict(config: Config, epochs: int, views_from: int) -> float:
         files = task.backbones[config["backbone"]]
         views = 1 if config["augmentation"] == "none" else task.n_views
-        size = TrialSize(n_train, n_val, epochs, views, task.speed, decode_seconds)
+        size = TrialSize(images.n_train, images.n_val, epochs, views, task.speed, images.decode_seconds)
         return trial_seconds(files.stages, config["freeze_depth"], size, files.seconds_per_image, views_from)
 
     return predict

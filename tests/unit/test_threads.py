@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autotl import threads
-from autotl.threads import SLEEP, sleep_if_others_work
+from autotl.threads import VARIABLE, sleep_if_others_work
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,8 +34,15 @@ def test_they_sleep_where_half_a_core_or_more_is_in_use(
     monkeypatch.setattr(threads.time, "sleep", others_work)
     monkeypatch.setattr(threads.os, "sysconf", lambda name: 100)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    sleep_if_others_work()
+    sleep_if_others_work(starts_workers=True)
     assert os.environ.get("OMP_WAIT_POLICY") == ("PASSIVE" if sleeps else None)
+
+
+def test_nothing_is_looked_at_where_it_would_have_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", threads)
+    monkeypatch.setattr(threads, "cores_in_use", lambda: pytest.fail("the machine was looked at"))
+    sleep_if_others_work()
 
 
 def test_where_nobody_knows_they_do_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -48,13 +55,13 @@ def test_it_is_said_before_torch_is_loaded(call: str) -> None:
     code = f"""
 import os, sys, autotl
 from autotl import api
-def told():
+def told(**arguments):
     assert "torch" not in sys.modules
     print("told")
     sys.exit()
 api.sleep_if_others_work = told
 autotl.{call}("no such folder")
 """
-    environment = {name: value for name, value in os.environ.items() if name not in SLEEP}
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "told\n", done.stderr
