@@ -116,7 +116,9 @@ class DiskCache:
                 if not self._claim(path, size) or not build(partial):
                     return None
                 write_json(path.with_suffix(".json"), dict(key))
-                os.replace(partial, path)
+                with self._room():  # whoever makes room sees the claim or the entry, never neither
+                    os.replace(partial, path)
+                    path.with_suffix(CLAIM).unlink(missing_ok=True)
             except OSError as error:
                 if error.errno not in FULL:
                     raise
@@ -141,9 +143,13 @@ class DiskCache:
                 found.append(CacheEntry(path, key, status.st_size, status.st_mtime))
         return sorted(found, key=lambda entry: entry.used)
 
+    def _room(self) -> FileLock:
+        """Held while room is made or what takes it changes its name."""
+        return FileLock(self.folder / "room.lock")
+
     def _claim(self, path: Path, size: int) -> bool:
         """Make room for an entry that is going to be built, and keep it until its claim is removed."""
-        with FileLock(self.folder / "room.lock"):
+        with self._room():
             if not self.make_room(size):
                 return False
             path.with_suffix(CLAIM).write_text(str(size), "utf-8")

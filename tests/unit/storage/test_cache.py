@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from autotl.storage import cache
 from autotl.storage.cache import DISK_RESERVE, DiskCache, default_folder
@@ -114,7 +115,8 @@ def test_six_builders_at_once_stay_within_the_limit(tmp_path: Path) -> None:
         store.get_or_build(key(name), 4, lambda target: fill(target, 4) and bool(sizes.append(on_disk())) is False)
 
     def on_disk() -> int:
-        return sum(path.stat().st_size for end in ("bin", "part") for path in tmp_path.glob(f"*.{end}"))
+        with FileLock(tmp_path / "room.lock"):  # nothing is removed or changes its name while it is looked at
+            return sum(path.stat().st_size for end in ("bin", "part") for path in tmp_path.glob(f"*.{end}"))
 
     sizes: list[int] = []
     with ThreadPoolExecutor(6) as pool:
