@@ -92,10 +92,15 @@ def random_view(batch: torch.Tensor, size: int, recipe: Recipe, generator: torch
         float32 in 0..1, shape (n, 3, size, size).
     """
     images = _to_float(batch)
-    grid = affine_grid(_random_affine(len(images), recipe, generator).to(images.device), size)
+    grid = affine_grid(_beside(_random_affine(len(images), recipe, generator), images), size)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     views = _jitter(views, recipe.jitter, generator)
     return _erase(views, recipe.erase, generator)
+
+
+def _beside(drawn: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """What was drawn on the CPU where the images are; a GPU is not waited for."""
+    return drawn.pin_memory().to(images.device, non_blocking=True) if images.is_cuda else drawn
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -142,7 +147,7 @@ def _jitter(views: torch.Tensor, strength: float, generator: torch.Generator) ->
     if strength == 0:
         return views
     brightness, contrast, saturation = (
-        _uniform(len(views), 1 - strength, 1 + strength, generator).view(-1, 1, 1, 1).to(views.device) for _ in range(3)
+        _beside(_uniform(len(views), 1 - strength, 1 + strength, generator).view(-1, 1, 1, 1), views) for _ in range(3)
     )
     gray = views.mean(dim=1, keepdim=True)
     middle = gray.mean(dim=(2, 3), keepdim=True)
@@ -160,5 +165,5 @@ def _erase(views: torch.Tensor, probability: float, generator: torch.Generator) 
     columns = (across >= left.view(-1, 1)) & (across < (left + side).view(-1, 1))
     rows = (across >= top.view(-1, 1)) & (across < (top + side).view(-1, 1))
     chosen = (torch.rand(n, generator=generator) < probability).view(-1, 1, 1)
-    hole = (rows.unsqueeze(2) & columns.unsqueeze(1) & chosen).unsqueeze(1).to(views.device)
-    return views.masked_fill(hole, 0.5)
+    hole = (rows.unsqueeze(2) & columns.unsqueeze(1) & chosen).unsqueeze(1)
+    return views.masked_fill(_beside(hole, views), 0.5)

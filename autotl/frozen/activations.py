@@ -9,15 +9,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autotl.compute.ahead import ahead
 from autotl.compute.device import to_device
 from autotl.compute.memory import halve_until_it_fits
+from autotl.compute.residence import Residence, rows_on
 from autotl.data.augment import Recipe, eval_view, random_view
 from autotl.data.file_pixels import FilePixels
 from autotl.data.pixels import Pixels
@@ -28,6 +30,7 @@ from autotl.storage.cache import hold
 BATCH = 8
 """Images that go through frozen stages at once on a core: more are no faster on CPUs, and take memory in proportion."""
 GPU_BATCH = 128
+CPU = torch.device("cpu")
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 _BatchOutputs = tuple[NDArray[np.int64], NDArray[np.float32], dict[int, NDArray[np.float32]], torch.Tensor | None]
@@ -52,6 +55,7 @@ class ImageLoader:
         preprocessing: of the backbone.
         device: where batches go.
         seed: of random views.
+        resident: all of `pixels` on the device, where they have been put there.
         wait: returns when the images in some rows are decoded, see `autotl.data.pixels.Decoding`.
     """
 
@@ -60,6 +64,13 @@ class ImageLoader:
     device: torch.device
     seed: int
     wait: Callable[[NDArray[np.int64]], None] = _all_are_there
+    resident: torch.Tensor | None = None
+
+    def staying(self, residence: Residence) -> ImageLoader:
+        """The same loader with its pixels on the device, where there is room; all have to be decoded."""
+        if not isinstance(self.pixels, np.ndarray):
+            return self
+        return replace(self, resident=residence.take(self.pixels))
 
     def expect(self, rows: NDArray[np.int64]) -> None:
         """What batches are going to ask for, in this order: images that are not decoded yet are decoded ahead."""
@@ -74,8 +85,7 @@ class ImageLoader:
         Raises:
             BaseException: what `wait` raises.
         """
-        self.wait(rows)
-        images = to_device(torch.from_numpy(self.pixels[rows]), self.device)
+        images = self._stored(rows)
         size = self.preprocessing.input_size
         if recipe is None or recipe.name == "none":
             views = eval_view(images, size, self.preprocessing.crop)
@@ -84,10 +94,28 @@ class ImageLoader:
             views = random_view(images, size, recipe, generator)
         return self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
 
+    def _stored(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Images as they are stored, on the device."""
+        self.wait(rows)
+        if self.resident is not None:
+            return self.resident[to_device(torch.from_numpy(rows), self.device)]
+        if isinstance(self.pixels, np.ndarray):
+            return rows_on(self.pixels, rows, self.device)
+        return to_device(torch.from_numpy(self.pixels[rows]), self.device)
+
 
 def frozen_batch(device: torch.device) -> int:
     """Images that go through frozen stages at once."""
     return BATCH if device.type == "cpu" else GPU_BATCH
+
+
+def full_batch(rows: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]:
+    """On a GPU as many rows as a whole batch has, the last one repeated; on a CPU the same.
+
+    For every number of images a GPU's libraries choose their kernels anew, which takes longer than a hundred batches.
+    """
+    missing = frozen_batch(device) - len(rows)
+    return rows if device.type == "cpu" or missing <= 0 else np.concatenate([rows, np.repeat(rows[-1:], missing)])
 
 
 def batches(rows: NDArray[np.int64], size: int = BATCH) -> Iterator[NDArray[np.int64]]:
@@ -135,24 +163,29 @@ def embed_stages(
 
     size = frozen_batch(loader.device)
 
-    def outputs_of(chosen: NDArray[np.int64]) -> _BatchOutputs:
+    def load(chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], torch.Tensor]:
+        return chosen, loader.batch(full_batch(chosen, loader.device), None, 0)
+
+    def outputs_of(chosen: NDArray[np.int64], images: torch.Tensor) -> _BatchOutputs:
         nonlocal size
 
         def in_parts(part: int) -> tuple[torch.Tensor, StageFeatures]:
-            return _joined([forward(loader.batch(some, None, 0)) for some in batches(chosen, part)])
+            return _joined([forward(some) for some in torch.split(images, part)])
 
         (output, stages), size = halve_until_it_fits(size, in_parts)
-        whole = stages.pop(WHOLE, None)
+        count = len(chosen)
+        whole = stages.pop(WHOLE)[:count] if WHOLE in stages else None
         wanted = np.isin(chosen, stage_rows)
-        kept = {depth: _plain(tensor)[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
-        return chosen, _plain(output), kept, whole
+        kept = {depth: _plain(tensor[:count])[wanted] for depth, tensor in stages.items()} if wanted.any() else {}
+        return chosen, _plain(output[:count]), kept, whole
 
     loader.expect(rows)
     outputs: NDArray[np.float32] | None = None
     averages: dict[int, list[NDArray[np.float32]]] = {}
     done = 0
-    with _one_core_each(workers if loader.device.type == "cpu" else 1) as pool:
-        for chosen, output, kept, whole in pool.map(outputs_of, batches(rows, frozen_batch(loader.device))):
+    parts = batches(rows, frozen_batch(loader.device))
+    with _each_batch(load, outputs_of, parts, loader.device, workers) as found:
+        for chosen, output, kept, whole in found:
             if whole is not None:
                 on_whole(chosen, whole)
             if outputs is None:  # in place: parts that are joined at the end take the memory twice
@@ -164,6 +197,25 @@ def embed_stages(
             on_progress(done)
     assert outputs is not None, "there is nothing to embed"
     return outputs, {depth: np.concatenate(parts) for depth, parts in averages.items()}
+
+
+@contextmanager
+def _each_batch(
+    load: Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], torch.Tensor]],
+    use: Callable[[NDArray[np.int64], torch.Tensor], _BatchOutputs],
+    parts: Iterable[NDArray[np.int64]],
+    device: torch.device,
+    workers: int,
+) -> Iterator[Iterable[_BatchOutputs]]:
+    """What `use` makes of what `load` gives for every part, in their order.
+
+    On CPUs each of the workers does both. On a GPU `use` stays in the caller's thread, and `load` runs ahead of it.
+    """
+    if device.type != "cpu":
+        yield (use(*loaded) for loaded in ahead(load, parts, device))
+        return
+    with _one_core_each(workers) as pool:
+        yield pool.map(lambda part: use(*load(part)), parts)
 
 
 def _joined(parts: list[tuple[torch.Tensor, StageFeatures]]) -> tuple[torch.Tensor, StageFeatures]:
@@ -222,15 +274,24 @@ class CachedView:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._resident: torch.Tensor | None = None
         n_rows = os.path.getsize(path) // view_bytes(shape, 1)
         self.shape = shape
         self._file = open(path, "rb")  # noqa: SIM115, for as long as this lives
         hold(self._file)
         self._stored = np.memmap(self._file, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(shape)))
 
-    def rows(self, chosen: NDArray[np.int64]) -> torch.Tensor:
-        """The tensors in the places `chosen`, shape (len(chosen), *shape)."""
-        tensor = torch.from_numpy(self._stored[chosen]).view(torch.bfloat16)
+    def stay(self, residence: Residence) -> None:
+        """Keep all of it on the device, where there is room."""
+        self._resident = residence.take(self._stored)
+
+    def rows(self, chosen: NDArray[np.int64], device: torch.device = CPU) -> torch.Tensor:
+        """The tensors in the places `chosen` on a device, shape (len(chosen), *shape)."""
+        if self._resident is not None:
+            stored = self._resident[to_device(torch.from_numpy(chosen), device)]
+        else:
+            stored = rows_on(self._stored, chosen, device)
+        tensor = stored.view(torch.bfloat16)
         return tensor.permute(0, 3, 1, 2) if len(self.shape) == 3 else tensor
 
 

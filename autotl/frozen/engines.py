@@ -214,7 +214,7 @@ def _torch_candidates(
     formats: list[Format] = ["fp32"]
     if device.type == "cuda":
         formats.append("fp16")  # as fast as bfloat16 there, and eight times as exact
-    if precision == "bf16":
+    elif precision == "bf16":
         formats.append("bf16")
     return [(f"torch-{number}", torch_forward(function, device, number)) for number in formats]
 

@@ -15,10 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotl.compute.device import Precision, to_device
+from autotl.compute.ahead import ahead
+from autotl.compute.device import Precision
 from autotl.compute.memory import give_back_memory
 from autotl.data.augment import Recipe
-from autotl.frozen.activations import CachedView, ImageLoader, batches, frozen_batch, in_order, view_bytes, write_view
+from autotl.frozen.activations import (
+    CachedView,
+    ImageLoader,
+    batches,
+    frozen_batch,
+    full_batch,
+    in_order,
+    view_bytes,
+    write_view,
+)
 from autotl.frozen.engines import Measured, fastest_between, fastest_prefix
 from autotl.models.backbone import Backbone, Preprocessing
 from autotl.models.partition import DoesNotDivide, Partition, divide
@@ -186,22 +196,36 @@ class Views:
         prefix = self._prefix(partition, rows)
         self._loader.expect(rows)
 
-        def outputs_of(chosen: Rows) -> torch.Tensor:
-            return prefix.forward(self._loader.batch(chosen, recipe, key["view"]))
+        def load(chosen: Rows) -> torch.Tensor:
+            return self._loader.batch(full_batch(chosen, device), recipe, key["view"])
 
-        return in_order(outputs_of, batches(rows, frozen_batch(self._loader.device)), prefix.workers)
+        device = self._loader.device
+        parts = batches(rows, frozen_batch(device))
+        if device.type == "cpu":
+            return in_order(lambda chosen: prefix.forward(load(chosen)), parts, prefix.workers)
+        return self._of_full_batches(prefix, ahead(load, parts, device), len(rows))
+
+    def _of_full_batches(self, way: Measured, loaded: Iterator[torch.Tensor], n_rows: int) -> Iterator[torch.Tensor]:
+        """What `way` makes of batches, without the rows that fill up the last one."""
+        size = frozen_batch(self._loader.device)
+        for number, batch in enumerate(loaded):
+            yield way.forward(batch)[: n_rows - number * size]
 
     def _from_view(self, partition: Partition, view: CachedView, rows: Rows) -> Iterator[torch.Tensor]:
         device = self._loader.device
-        sample = to_device(view.rows(np.arange(min(2, len(rows)))), device).float()
+
+        def load(places: Rows) -> torch.Tensor:
+            return view.rows(full_batch(places, device), device).float()
+
+        sample = load(np.arange(min(2, len(rows))))
         between = fastest_between(partition, self._partition, sample, self._settings.precision)
         places = batches(np.arange(len(rows)), frozen_batch(device))
-        return (between.forward(to_device(view.rows(place), device).float()) for place in places)
+        return self._of_full_batches(between, ahead(load, places, device), len(rows))
 
     def _prefix(self, partition: Partition, rows: Rows) -> Measured:
         """The fastest exact way through the frozen stages, measured when it is first needed."""
         if partition.depth not in self._prefixes:
-            example = self._loader.batch(rows[:8], None, 0)
+            example = self._loader.batch(full_batch(rows[:8], self._loader.device), None, 0)
             self._prefixes[partition.depth] = fastest_prefix(
                 partition, example, self._settings.precision, self._settings.converted, self._settings.threads
             )

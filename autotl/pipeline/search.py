@@ -145,12 +145,17 @@ def _schedule(
         predict_with,
         images.n_train,
         len(task.classes),
-        task.deadline - time.time(),
+        task.deadline - time.time() - _first_seconds(task, starts),
         choices,
         context.settings.budget.n_trials,
     )
     task = replace(at(schedule.slots, schedule.views), max_t=schedule.epochs)
     return task if schedule.trials > FEW_TRIALS else _without_base_depths(task), schedule
+
+
+def _first_seconds(task: TrainingTask, starts: Sequence[Config]) -> float:
+    """What the first trials of the backbones that are tried first take longer."""
+    return sum(task.backbones[name].stages.first for name in {start["backbone"] for start in starts})
 
 
 def _without_base_depths(task: TrainingTask) -> TrainingTask:

@@ -17,15 +17,17 @@ import torch
 import torch.nn.functional as F
 
 from autotl.compute.device import Precision, compute, pick_device
+from autotl.compute.recording import WARM_UP, Replayed
 from autotl.models.backbone import Backbone, create
+from autotl.train.optim import make_optimizer, parameter_groups
 
 ROUNDS = 2
 MEASURED_IMAGES, MEASURED_ON_GPU = 8, 32
 """Of one training step; a GPU takes about as long for eight images as for the whole batch of a trial."""
 START_SECONDS = 0.7
 """Making a model, loading its weights, dividing it."""
-IMAGE_SECONDS = 0.0004
-"""Making an augmented view of one image, of 224 pixels, on one core."""
+IMAGE_SECONDS, GPU_IMAGE_SECONDS = 0.0004, 0.00003
+"""Making an augmented view of one image, of 224 pixels, on one core (or one GPU)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,13 @@ class StageSeconds:
         forward: until the boundary of every depth 0..n_stages is reached, and to the output; length n_stages + 2.
         backward: from the loss back to the boundary of every depth 0..n_stages; length n_stages + 1.
         numbers: in what passes the boundary of every depth 0..n_stages, an image; 0 where nothing does.
+        first: seconds, once a process, in which a GPU's libraries choose their kernels.
     """
 
     forward: tuple[float, ...]
     backward: tuple[float, ...]
     numbers: tuple[int, ...]
+    first: float = 0.0
 
     def train(self, depth: int) -> float:
         """A training step above freeze depth `depth`, an image."""
@@ -53,7 +57,7 @@ class StageSeconds:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> StageSeconds:
         """What `dataclasses.asdict` made of it."""
-        return cls(tuple(plain["forward"]), tuple(plain["backward"]), tuple(plain["numbers"]))
+        return cls(tuple(plain["forward"]), tuple(plain["backward"]), tuple(plain["numbers"]), plain["first"])
 
     def share_below(self, depth: int) -> float:
         """The share of a whole forward pass that lies below freeze depth `depth`."""
@@ -72,6 +76,7 @@ class TrialSize:
         epochs, n_views: of the trial, and augmented views that are cached.
         speed: how many times as fast as one core the trial's cores train; 1 on a GPU.
         decode_seconds: of one image on one core, where it is decoded whenever it is needed; else 0.
+        image_seconds: of making an augmented view of one image.
     """
 
     n_train: int
@@ -80,12 +85,13 @@ class TrialSize:
     n_views: int
     speed: float
     decode_seconds: float = 0.0
+    image_seconds: float = IMAGE_SECONDS
 
 
 def epoch_seconds(stages: StageSeconds, depth: int, size: TrialSize) -> float:
     """An epoch from cached views (or of the whole model at depth 0), with its validation."""
     decoding = size.decode_seconds if depth == 0 else 0.0
-    train = stages.train(depth) + decoding + (IMAGE_SECONDS if depth == 0 else 0.0)
+    train = stages.train(depth) + decoding + (size.image_seconds if depth == 0 else 0.0)
     return (size.n_train * train + size.n_val * (stages.evaluate(depth) + decoding)) / size.speed
 
 
@@ -105,7 +111,7 @@ def trial_seconds(
     images = min(size.n_views, size.epochs) * size.n_train + size.n_val
     share = stages.share_below(depth) - stages.share_below(views_from)
     an_image = frozen_seconds_per_image * share
-    an_image += IMAGE_SECONDS + size.decode_seconds if views_from == 0 < depth else 0.0
+    an_image += size.image_seconds + size.decode_seconds if views_from == 0 < depth else 0.0
     return START_SECONDS + images * an_image / size.speed + epochs
 
 
@@ -141,7 +147,8 @@ def measure_backbones(
             n_images = MEASURED_IMAGES if device.type == "cpu" else MEASURED_ON_GPU
             images = torch.rand(n_images, 3, side, side, device=device)
             batch = images.contiguous(memory_format=torch.channels_last)
-            measured[name] = measure_stages(backbone, batch, precision)
+            measure = measure_stages if device.type == "cpu" else _measure_on_gpu
+            measured[name] = measure(backbone, batch, precision)
     finally:
         torch.set_num_threads(threads)
     return measured
@@ -187,8 +194,8 @@ def measure_speed(timm_name: str, state: Path, n_classes: int, precision: Precis
     return float(min(max(1.0, stages.train(0) * len(batch) / seconds), threads))
 
 
-def measure_stages(backbone: Backbone, batch: torch.Tensor, precision: Precision) -> StageSeconds:
-    """Time one training step of the whole model, the best of `ROUNDS`.
+def measure_stages(backbone: Backbone, batch: torch.Tensor, precision: Precision, rounds: int = ROUNDS) -> StageSeconds:
+    """Time one training step of the whole model, the best of some.
 
     On a CPU in the time of the calling thread, which other programs do not change; torch has to be set to one thread.
 
@@ -196,16 +203,55 @@ def measure_stages(backbone: Backbone, batch: torch.Tensor, precision: Precision
         backbone: on its device; all of it is left trainable, in training mode.
         batch: normalised images on the same device, shape (n, 3, size, size).
         precision: what trials compute in.
+        rounds: steps to choose from.
     """
     backbone.freeze(0)
     backbone.train_mode(keep_statistics=True)
-    rounds = [_Step(backbone, batch.device, precision).run(batch) for _ in range(ROUNDS)]
-    best = min(rounds, key=lambda stages: stages.train(0))
+    steps = [_Step(backbone, batch.device, precision).run(batch) for _ in range(rounds)]
+    best = min(steps, key=lambda stages: stages.train(0))
     return replace(
         best,
         forward=tuple(t / len(batch) for t in best.forward),
         backward=tuple(t / len(batch) for t in best.backward),
     )
+
+
+def _measure_on_gpu(backbone: Backbone, batch: torch.Tensor, precision: Precision) -> StageSeconds:
+    """As trials compute there: the parts of a step in proportion, and the whole as it is replayed."""
+    begun = time.perf_counter()
+    measure_stages(backbone, batch, precision, rounds=1)
+    first = time.perf_counter() - begun
+    stages = measure_stages(backbone, batch, precision)
+    whole = _replayed_seconds(backbone, batch, precision) / len(batch)
+    factor = whole / stages.train(0)
+    return replace(
+        stages,
+        forward=tuple(factor * seconds for seconds in stages.forward),
+        backward=tuple(factor * seconds for seconds in stages.backward),
+        first=max(0.0, first - whole * len(batch)),
+    )
+
+
+def _replayed_seconds(backbone: Backbone, batch: torch.Tensor, precision: Precision) -> float:
+    """A step of the whole model with its optimiser, the fastest of some."""
+    optimizer = make_optimizer(parameter_groups(backbone, 0.0, 0.0, 1.0, 0.0))
+
+    def step(images: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with compute(images.device, precision):
+            loss = backbone.model(images).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    replayed = Replayed(step, batch.device)
+    best = math.inf
+    for call in range(WARM_UP + 1 + ROUNDS):
+        begun = time.perf_counter()
+        replayed(batch)
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begun) if call > WARM_UP else best
+    return best
 
 
 class _CpuClock:

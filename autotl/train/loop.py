@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotl.compute.device import compute, pick_device, to_device
+from autotl.compute.ahead import ahead
+from autotl.compute.device import compute, pick_device
 from autotl.compute.memory import halve_until_it_fits
+from autotl.compute.recording import Replayed
 from autotl.frozen.activations import CachedView, batches, seed_of
 from autotl.models.backbone import Backbone, create
 from autotl.storage.saved_model import ModelCard
@@ -27,9 +29,14 @@ from autotl.train.task import TrainingTask
 from autotl.train.trial_images import TrialImages
 
 MAX_GRADIENT_NORM = 1.0
-EVALUATION_BATCH, GPU_EVALUATION_BATCH = 32, 256
+EVALUATION_BATCH = 32
+"""On a CPU. On a GPU it is the batch of training: its kernels are there already."""
 STEPS_BETWEEN_CHECKS = 32
 """After which it is looked whether the loss is still a number: a GPU would have to be waited for at every look."""
+
+
+_Batch = tuple[torch.Tensor, torch.Tensor]
+"""Inputs and targets."""
 
 
 class FineTuning:
@@ -68,7 +75,9 @@ class FineTuning:
         self._shares = self._make_class_weights()
         self._class_weights = None if self._shares is None else torch.from_numpy(self._shares).to(self.device)
         self._part = 0
-        self._evaluation_batch = EVALUATION_BATCH if self.device.type == "cpu" else GPU_EVALUATION_BATCH
+        self._steps = {cached: self._make_step(cached) for cached in (True, False)}
+        self._outputs = {cached: self._make_outputs(cached) for cached in (True, False)}
+        self._evaluation_batch = EVALUATION_BATCH if self.device.type == "cpu" else self.config["batch_size"]
         self._epoch_seconds = 0.0  # without making its view
         self._view_seconds = 0.0
         self._probabilities = np.zeros((0, 0), dtype=np.float32)
@@ -168,40 +177,60 @@ class FineTuning:
             self._part = self._choose_part(view, live)
         self._images.expect(view, self._images.train_rows[order])
         losses: list[torch.Tensor] = []
-        for number, places in enumerate(batches(order, size)):
+        loaded = ahead(lambda places: self._batch(view, places, live), batches(order, size), self.device)
+        for number, batch in enumerate(loaded):
             if self._deadline.is_past():
                 return self._mean(losses), True
             factor = schedule_factor(self.epoch * per_epoch + number, self.planned * per_epoch)
             set_rates(self._optimizer, factor)
-            losses.append(self._step(view, places, live))
+            losses.append(self._steps[view is not None](*batch))
             if (number + 1) % STEPS_BETWEEN_CHECKS == 0:
                 self._mean(losses)
         return self._mean(losses), False
 
-    def _step(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> torch.Tensor:
-        """One step on a batch; its loss, still on the device."""
+    def _batch(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> _Batch:
+        """Inputs and targets of some training images, on the device."""
+        rows = self._images.train_rows[places]
+        return self._images.inputs(view, places, rows, live), self._images.targets(rows)
 
-        def gradients(part: int) -> torch.Tensor:
-            return self._add_gradients(view, places, live, part)
+    def _make_step(self, cached: bool) -> Replayed:
+        """One step on inputs and targets, which gives its loss, still on the device.
 
-        # From scratch, batch norms need more than one image.
-        total, self._part = halve_until_it_fits(self._part, gradients, 2 if self._scratch else 1)
+        The size of its parts is found before it is recorded.
+        """
+
+        def before(*batch: torch.Tensor) -> torch.Tensor:
+            # From scratch, batch norms need more than one image.
+            total, self._part = halve_until_it_fits(
+                self._part, lambda part: self._add_gradients(batch, cached, part), 2 if self._scratch else 1
+            )
+            self._apply_gradients()
+            return total
+
+        def recorded(*batch: torch.Tensor) -> torch.Tensor:
+            total = self._add_gradients(batch, cached, self._part)
+            self._apply_gradients()
+            return total
+
+        return Replayed(recorded, self.device, before)
+
+    def _add_gradients(self, batch: tuple[torch.Tensor, ...], cached: bool, part: int) -> torch.Tensor:
+        """The gradients of a batch, in parts whose gradients add up to those of the whole; its loss."""
+        self._optimizer.zero_grad(set_to_none=True)
+        inputs, targets = batch
+        weight = self._weight_of(targets)
+        total = torch.zeros((), device=self.device)
+        for some, wanted in zip(torch.split(inputs, part), torch.split(targets, part), strict=True):
+            loss = self._loss(some, wanted, cached) / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _apply_gradients(self) -> None:
         torch.nn.utils.clip_grad_norm_(
             [p for group in self._optimizer.param_groups for p in group["params"]], MAX_GRADIENT_NORM
         )
         self._optimizer.step()
-        return total
-
-    def _add_gradients(self, view: CachedView | None, places: NDArray[np.int64], live: int, part: int) -> torch.Tensor:
-        """The gradients of a batch, in parts whose gradients add up to those of the whole; its loss."""
-        self._optimizer.zero_grad(set_to_none=True)
-        weight = self._weight_of(self._images.train_rows[places])
-        total = torch.zeros((), device=self.device)
-        for some in batches(places, part):
-            loss = self._loss(view, some, live) / weight
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return total
 
     def _mean(self, losses: list[torch.Tensor]) -> float:
         """The mean loss of an epoch so far, NaN before its first step.
@@ -220,20 +249,17 @@ class FineTuning:
         """A whole batch where it has to pass at once: for its statistics from scratch, and for speed on a GPU."""
         if self._scratch or self.device.type != "cpu":
             return int(self.config["batch_size"])
-        return choose_part(lambda n_images: self._loss(view, np.arange(n_images), live))
+        return choose_part(lambda n: self._loss(*self._batch(view, np.arange(n), live), view is not None))
 
-    def _loss(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> torch.Tensor:
+    def _loss(self, inputs: torch.Tensor, targets: torch.Tensor, cached: bool) -> torch.Tensor:
         """The sum of the (weighted) losses of some training images."""
-        rows = self._images.train_rows[places]
-        targets = to_device(torch.from_numpy(self._images.labels[rows]), self.device)
-        smoothing = self.config["label_smoothing"]
         with compute(self.device, self.task.precision):
-            logits = self._images.logits(view, places, rows, live).float()
-            return summed_loss(logits, targets, self._class_weights, smoothing)
+            logits = self._images.logits(inputs, cached=cached).float()
+            return summed_loss(logits, targets, self._class_weights, self.config["label_smoothing"])
 
-    def _weight_of(self, rows: NDArray[np.int64]) -> float:
+    def _weight_of(self, targets: torch.Tensor) -> torch.Tensor | float:
         """What a sum of losses is divided by for the (weighted) mean."""
-        return float(len(rows) if self._shares is None else self._shares[self._images.labels[rows]].sum())
+        return float(len(targets)) if self._class_weights is None else self._class_weights[targets].sum()
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -248,17 +274,33 @@ class FineTuning:
             raise OutOfTime("the time was up before the validation images were through the frozen stages")
         self.backbone.model.eval()
 
+        outputs_of = self._outputs[view is not None]
+
+        def load(places: NDArray[np.int64]) -> torch.Tensor:
+            return self._images.inputs(view, places, rows[places], None)
+
         def probabilities(size: int) -> NDArray[np.float32]:
-            outputs = []
             self._images.expect(view, rows)
-            with torch.inference_mode(), compute(self.device, self.task.precision):
-                for places in batches(np.arange(len(rows)), size):
-                    logits = self._images.logits(view, places, rows[places], None)
-                    outputs.append(torch.softmax(logits.float(), dim=1).cpu().numpy())
-            return np.concatenate(outputs)
+            places = self._filled_up(np.arange(len(rows)), size)
+            outputs = [outputs_of(inputs).cpu() for inputs in ahead(load, batches(places, size), self.device)]
+            return torch.cat(outputs).numpy()[: len(rows)]
 
         result, self._evaluation_batch = halve_until_it_fits(self._evaluation_batch, probabilities)
         return result
+
+    def _make_outputs(self, cached: bool) -> Replayed:
+        """Class probabilities of a batch, still on the device."""
+
+        def probabilities(inputs: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode(), compute(self.device, self.task.precision):
+                return torch.softmax(self._images.logits(inputs, cached=cached).float(), dim=1)
+
+        return Replayed(probabilities, self.device)
+
+    def _filled_up(self, places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """On a GPU the last batch is filled up: for another number of images its libraries choose kernels anew."""
+        missing = -len(places) % size if self.device.type == "cuda" else 0
+        return np.concatenate([places, np.repeat(places[-1:], missing)])
 
     def _report(self, begun: float, loss: float, timed_out: bool) -> EpochReport:
         self._images.validation_view()  # computed once: it must not count as the time of an evaluation

@@ -51,12 +51,20 @@ def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """AdamW on the groups of `parameter_groups`.
 
     The second moment forgets within about a hundred steps, for a whole trial has a few hundred: with the usual 0.999
-    the large gradients of the first steps slow down all that follow.
+    the large gradients of the first steps slow down all that follow. On a GPU rates are tensors there: steps that are
+    recorded (`autotl.compute.recording`) read them anew.
     """
-    return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
+    first = next(parameter for group in groups for parameter in group["params"])
+    if first.is_cuda:
+        groups = [group | {"lr": torch.full((), group["lr"], device=first.device)} for group in groups]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True, capturable=first.is_cuda)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Scale every group's initial rate by `factor`."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

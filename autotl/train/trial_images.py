@@ -13,6 +13,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from autotl.compute.device import to_device
+from autotl.compute.residence import Residence
 from autotl.data.augment import recipe_named
 from autotl.data.pixels import open_store
 from autotl.frozen.activations import CachedView, ImageLoader
@@ -63,7 +64,9 @@ class TrialImages:
         self.train_rows, self.val_rows = np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
         store = open_store(Path(task.store))
         self.preprocessing: Preprocessing = replace(backbone.preprocessing, store_size=store.size)
-        self._loader = ImageLoader(store.open(task.threads), self.preprocessing, device, VIEW_SEED)
+        self._residence = Residence(device, task.gpus)
+        loader = ImageLoader(store.open(task.threads), self.preprocessing, device, VIEW_SEED)
+        self._loader = loader.staying(self._residence)
         self._partition = self._divide()
         self._views = None
         if self._partition is not None:
@@ -129,6 +132,8 @@ class TrialImages:
                 return None
             if self._seen_validation is None:
                 self._give_up_caching(self._views.size(self.val_rows))
+            else:
+                self._seen_validation.stay(self._residence)
         return self._seen_validation
 
     def training_view(self) -> CachedView | None:
@@ -160,6 +165,7 @@ class TrialImages:
                     if view is None:
                         self._give_up_caching(views.size(rows))
                         return None
+                    view.stay(self._residence)
                     self._seen[number] = view
                 self._uses[number] += 1
                 return self._seen[number]
@@ -171,12 +177,12 @@ class TrialImages:
             self._partition = self._views = None
 
     def expect(self, view: CachedView | None, rows: Rows) -> None:
-        """What `logits` is going to be asked for, in this order; see `ImageLoader.expect`."""
+        """What `inputs` is going to be asked for, in this order; see `ImageLoader.expect`."""
         if view is None:
             self._loader.expect(rows)
 
-    def logits(self, view: CachedView | None, places: Rows, rows: Rows, live: int | None) -> torch.Tensor:
-        """The model's output for some images.
+    def inputs(self, view: CachedView | None, places: Rows, rows: Rows, live: int | None) -> torch.Tensor:
+        """What goes into the model for some images: normalised views, or what lies behind the frozen stages.
 
         Args:
             view: what lies behind the frozen stages; None sends the images themselves through the whole model.
@@ -184,12 +190,19 @@ class TrialImages:
             rows: of the images in the store.
             live: number of the random view without a cached one; None for the evaluation view.
         """
-        if self._partition is not None and view is not None:
-            return self._partition.suffix(self._to_precision(view.rows(places)))
+        if view is not None:
+            tensor = view.rows(places, self._device)
+            return tensor if self._task.precision == "bf16" else tensor.float()
         recipe = None if live is None else recipe_named(self._config["augmentation"])
-        output: torch.Tensor = self._backbone.model(self._loader.batch(rows, recipe, live or 0))
-        return output
+        return self._loader.batch(rows, recipe, live or 0)
 
-    def _to_precision(self, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = to_device(tensor, self._device)
-        return tensor if self._task.precision == "bf16" else tensor.float()
+    def targets(self, rows: Rows) -> torch.Tensor:
+        """Class numbers, on the device."""
+        return to_device(torch.from_numpy(self.labels[rows]), self._device)
+
+    def logits(self, inputs: torch.Tensor, *, cached: bool) -> torch.Tensor:
+        """The model's output for what `inputs` gave, with a cached view or without."""
+        if cached and self._partition is not None:
+            return self._partition.suffix(inputs)
+        output: torch.Tensor = self._backbone.model(inputs)
+        return output

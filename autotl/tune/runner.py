@@ -152,7 +152,9 @@ def _pace(plan: SearchPlan) -> Pace:
         return Pace(plan.predict, plan.task.max_t)
     base_depths = {name: files.base_depth for name, files in plan.task.backbones.items()}
     evaluation_depths = {name: files.evaluation_depth for name, files in plan.task.backbones.items()}
-    return Pace(predictor(plan.task), plan.task.max_t, base_depths, evaluation_depths)
+    first_seconds = {name: files.stages.first for name, files in plan.task.backbones.items()}
+    predict, slots = predictor(plan.task), plan.slots.count
+    return Pace(predict, plan.task.max_t, base_depths, evaluation_depths, first_seconds, slots)
 
 
 @contextlib.contextmanager

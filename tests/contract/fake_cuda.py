@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from autotl.compute import device
+from autotl.compute import ahead, device, recording, residence
 from autotl.frozen import activations
 from autotl.models import weights
 from autotl.storage import saved_model
@@ -69,12 +70,18 @@ class _Here:
     def map(self, function: Callable[..., Any], parts: Iterable[Any]) -> Iterator[Any]:
         return map(function, parts)
 
+    def submit(self, function: Callable[..., Any], part: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(part))
+        return done
+
 
 @contextmanager
-def fake_cuda(*modules: Any) -> Iterator[None]:
+def fake_cuda(*modules: Any, room: int = 0) -> Iterator[None]:
     """Everything inside runs on a GPU without values.
 
     Args:
+        room: bytes of arrays that may stay there.
         modules: those that imported `pick_device` by name.
     """
     cuda = torch.device("cuda")
@@ -89,6 +96,13 @@ def fake_cuda(*modules: Any) -> Iterator[None]:
         for module, name in FILES:
             stack.enter_context(mock.patch.object(module, name, _for_real(getattr(module, name))))
         stack.enter_context(mock.patch.object(activations, "ThreadPoolExecutor", _Here))
+        stack.enter_context(mock.patch.object(ahead, "ThreadPoolExecutor", _Here))
+        stack.enter_context(mock.patch.object(residence, "room_on", return_value=room))
+        stack.enter_context(
+            mock.patch.object(residence, "_pinned", lambda shape, dtype: torch.empty(shape, dtype=dtype))
+        )
+        stack.enter_context(mock.patch.object(recording, "_beside", return_value=nullcontext()))
+        stack.enter_context(mock.patch.object(recording, "_record", return_value=None))
         stack.enter_context(mock.patch.object(torch.cuda, "synchronize"))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield

@@ -63,17 +63,19 @@ class TestTraining:
             assert {parameter.device.type for parameter in tuning.backbone.model.parameters()} == {"cuda"}
         assert (report.epoch, tuning.note) == (0, "")
 
+    @pytest.mark.parametrize("room", [0, 2**30])
     @pytest.mark.parametrize("depth", [0, 5, 8])
-    def test_the_loss_of_a_batch_stays_on_the_gpu(self, depth: int, task: TrainingTask) -> None:
-        with fake_cuda(loop):
+    def test_the_loss_of_a_batch_stays_on_the_gpu(self, depth: int, room: int, task: TrainingTask) -> None:
+        with fake_cuda(loop, room=room):
             tuning = FineTuning(task, config(depth))
-            loss = tuning._loss(tuning._images.training_view(), np.arange(8), 0)
+            view = tuning._images.training_view()
+            loss = tuning._loss(*tuning._batch(view, np.arange(8), 0), view is not None)
             assert loss.device.type == "cuda"
 
     def test_so_it_does_from_scratch(self, task: TrainingTask) -> None:
         with fake_cuda(loop):
             tuning = FineTuning(task, config(0, "scratch"))
-            assert tuning._loss(None, np.arange(8), 0).device.type == "cuda"
+            assert tuning._loss(*tuning._batch(None, np.arange(8), 0), False).device.type == "cuda"
 
 
 class TestAveraging:

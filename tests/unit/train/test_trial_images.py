@@ -42,6 +42,22 @@ def make(task: TrainingTask, config: Config, backbone: Backbone, tmp_path: Path)
     return build
 
 
+class Numbered(int):
+    """A view that is its number."""
+
+    def stay(self, residence: Any) -> None:
+        """There is no device."""
+
+
+class Validation(str):
+    """The view of the validation images."""
+
+    __slots__ = ()
+
+    def stay(self, residence: Any) -> None:
+        """There is no device."""
+
+
 class FakeViews:
     """Views that are their numbers, or "validation". It knows those that are cached, and those others compute.
 
@@ -62,7 +78,7 @@ class FakeViews:
         return number in self.cached
 
     def get(self, rows: np.ndarray, recipe: Any, number: int, wait: float) -> Any:
-        view = "validation" if recipe is None else number
+        view = Validation("validation") if recipe is None else Numbered(number)
         self.asked.append((view, wait))
         if number in self.others:
             raise Timeout("held by another trial")
@@ -218,8 +234,8 @@ class TestLogits:
         view, places = images.validation_view(), np.array([2, 0])
         rows = images.val_rows[places]
         with torch.no_grad():
-            cached = images.logits(view, places, rows, None)
-            whole = images.logits(None, places, rows, None)
+            cached = images.logits(images.inputs(view, places, rows, None), cached=True)
+            whole = images.logits(images.inputs(None, places, rows, None), cached=False)
         assert view is not None
         assert cached.shape == (2, 2)
         torch.testing.assert_close(cached, whole, rtol=0.05, atol=0.02)  # cached activations are bfloat16
@@ -231,7 +247,8 @@ class TestLogits:
         images = make({"augmentation": augmentation}, cache_activations=False)
         places = np.arange(4)
         with torch.no_grad():
-            logits = [images.logits(None, places, images.train_rows[places], number) for number in (0, 0, 1)]
+            views = [images.inputs(None, places, images.train_rows[places], number) for number in (0, 0, 1)]
+            logits = [images.logits(inputs, cached=False) for inputs in views]
         assert torch.equal(logits[0], logits[1])
         assert torch.equal(logits[0], logits[2]) == same
 
