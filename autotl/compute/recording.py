@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -18,6 +19,11 @@ WARM_UP = 3
 Function = Callable[..., torch.Tensor]
 
 
+def new_pool(device: torch.device) -> Any:
+    """Memory for recordings on a GPU; None for a CPU."""
+    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
 class Replayed:
     """A function of tensors that is recorded after some calls on a GPU, and from then on replayed.
 
@@ -25,19 +31,20 @@ class Replayed:
         function: gives a tensor. What it does depends on its arguments and on tensors that stay where they are alone.
         device: on a CPU it is always called.
         before: what is called until the recording, if not the same function.
-
-    Attributes:
-        is_recorded: whether it is replayed.
+        pool: memory for the recording, from `new_pool`. Several may share it, if none replays while another does.
     """
 
-    def __init__(self, function: Function, device: torch.device, before: Function | None = None) -> None:
+    def __init__(
+        self, function: Function, device: torch.device, before: Function | None = None, pool: Any = None
+    ) -> None:
         self._function, self._before = function, before or function
-        self._device = device
+        self._device, self._pool = device, pool
         self._calls = 0
         self._recording: _Recording | None = None
 
     @property
     def is_recorded(self) -> bool:
+        """Whether calls with these shapes are replayed from now on."""
         return self._recording is not None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -50,7 +57,7 @@ class Replayed:
             output = self._before(*inputs)
         self._calls += 1
         if self._calls == WARM_UP:
-            self._recording = _record(self._function, inputs)
+            self._recording = _record(self._function, inputs, self._pool)
         return output
 
 
@@ -71,11 +78,11 @@ class _Recording:
         RuntimeError: if something in it cannot be recorded, or memory runs out.
     """
 
-    def __init__(self, function: Function, inputs: tuple[torch.Tensor, ...]) -> None:
+    def __init__(self, function: Function, inputs: tuple[torch.Tensor, ...], pool: Any) -> None:
         self._inputs = tuple(tensor.clone() for tensor in inputs)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads may go on allocating pinned memory.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._output = function(*self._inputs)
 
     def fits(self, inputs: tuple[torch.Tensor, ...]) -> bool:
@@ -90,10 +97,10 @@ class _Recording:
         return self._output.clone()
 
 
-def _record(function: Function, inputs: tuple[torch.Tensor, ...]) -> _Recording | None:
+def _record(function: Function, inputs: tuple[torch.Tensor, ...], pool: Any) -> _Recording | None:
     """A recording, or None where the function cannot be recorded: it is called as before."""
     try:
-        return _Recording(function, inputs)
+        return _Recording(function, inputs, pool)
     except RuntimeError as error:
         warnings.warn(f"a GPU's kernels are launched one by one: {error}", stacklevel=3)
         return None

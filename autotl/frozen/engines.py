@@ -8,6 +8,7 @@ seconds, so it is done only where the images to come are worth it, and kept in t
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 import zipfile
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 
@@ -181,6 +182,28 @@ def _try_compiled(
         warnings.warn(f"torch.compile does not take this backbone: {error}", stacklevel=2)
         return chosen, measured
     return faster, (*measured, again[-1])
+
+
+def as_embedded(function: Callable[[torch.Tensor], torch.Tensor], device: torch.device, engine: str) -> Measured:
+    """A part of a model, run on a GPU as the whole was embedded there.
+
+    Nothing is timed or compared again: choosing kernels for two number formats would take longer than what follows.
+
+    Args:
+        function: the part.
+        device: where it runs.
+        engine: the name of what the whole was embedded with; whether it was compiled plays no part.
+    """
+    return Measured(engine, torch_forward(function, device, _format_of(engine)), math.inf, 0.0)
+
+
+def computing(device: torch.device, engine: str) -> AbstractContextManager[Any]:
+    """The number format of what images were embedded with; float32 for ""."""
+    return _computing(device, _format_of(engine) if engine else "fp32")
+
+
+def _format_of(engine: str) -> Format:
+    return cast(Format, engine.removeprefix("torch-").removesuffix("-compiled"))
 
 
 def fastest_prefix(

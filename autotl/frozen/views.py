@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from autotl.frozen.activations import (
     view_bytes,
     write_view,
 )
-from autotl.frozen.engines import Measured, fastest_between, fastest_prefix
+from autotl.frozen.engines import Measured, as_embedded, computing, fastest_between, fastest_prefix
 from autotl.models.backbone import Backbone, Preprocessing
 from autotl.models.partition import DoesNotDivide, Partition, divide
 from autotl.storage.cache import DiskCache, made_with
@@ -66,6 +67,7 @@ class ViewSettings:
         weights_sha256: stands for the backbone's weights.
         base_depth: from which the views of all deeper depths are computed; 0 for none.
         converted: the backbone for OpenVINO, where there is one.
+        engine: what embeds on the GPU that computes the views, see `autotl.frozen.engines`; "" where none does.
         precision: what trials compute in.
         threads: CPU threads to compute with.
     """
@@ -77,6 +79,7 @@ class ViewSettings:
     converted: Path | None
     precision: Precision
     threads: int
+    engine: str = ""
 
 
 class Views:
@@ -180,8 +183,11 @@ class Views:
         return None if path is None else (partition, CachedView(path, partition.shape))
 
     def _divided(self, depth: int) -> Partition | None:
+        device = self._loader.device
+        example = self._loader.batch(full_batch(np.arange(2), device), None, 0)
         try:
-            return divide(self._backbone, depth, self._loader.batch(np.arange(2), None, 0))
+            with computing(device, self._settings.engine):  # kernels that are needed afterwards
+                return divide(self._backbone, depth, example)
         except DoesNotDivide:
             return None
 
@@ -217,13 +223,21 @@ class Views:
         def load(places: Rows) -> torch.Tensor:
             return view.rows(full_batch(places, device), device).float()
 
-        sample = load(np.arange(min(2, len(rows))))
-        between = fastest_between(partition, self._partition, sample, self._settings.precision)
+        between = self._between(partition, load(np.arange(min(2, len(rows)))))
         places = batches(np.arange(len(rows)), frozen_batch(device))
         return self._of_full_batches(between, ahead(load, places, device), len(rows))
 
+    def _between(self, partition: Partition, sample: torch.Tensor) -> Measured:
+        """The fastest exact way from a partition's boundary on."""
+        engine = self._settings.engine
+        if engine:
+            return as_embedded(partial(partition.between, self._partition), sample.device, engine)
+        return fastest_between(partition, self._partition, sample, self._settings.precision)
+
     def _prefix(self, partition: Partition, rows: Rows) -> Measured:
         """The fastest exact way through the frozen stages, measured when it is first needed."""
+        if self._settings.engine:
+            return as_embedded(partition.prefix, self._loader.device, self._settings.engine)
         if partition.depth not in self._prefixes:
             example = self._loader.batch(full_batch(rows[:8], self._loader.device), None, 0)
             self._prefixes[partition.depth] = fastest_prefix(

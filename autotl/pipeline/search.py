@@ -280,6 +280,7 @@ def _backbone_files(
             stages=stages[name],
             base_depth=base_depth(stages[name], lowest, MOST_VIEWS * n_train + n_val, limit),
             evaluation_depth=_evaluation_depth(context, data, prepared),
+            engine=prepared.engine if pick_device().type == "cuda" else "",
         )
     return files
 

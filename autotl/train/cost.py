@@ -239,8 +239,8 @@ def _replayed_seconds(backbone: Backbone, batch: torch.Tensor, precision: Precis
     def step(images: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         with compute(images.device, precision):
-            loss = backbone.model(images).float().square().mean()
-        loss.backward()
+            loss: torch.Tensor = backbone.model(images).float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autotl.compute.ahead import ahead
 from autotl.compute.device import compute, pick_device
 from autotl.compute.memory import halve_until_it_fits
-from autotl.compute.recording import Replayed
+from autotl.compute.recording import Replayed, new_pool
 from autotl.frozen.activations import CachedView, batches, seed_of
 from autotl.models.backbone import Backbone, create
 from autotl.storage.saved_model import ModelCard
@@ -71,10 +71,13 @@ class FineTuning:
         self.backbone = self._make_backbone(start or {})
         self._deadline = Deadline(task.deadline)
         self._images = TrialImages(task, config, self.backbone, self.device, self._deadline, self._seed)
+        # Only now: for the check of a division a GPU's libraries would choose kernels that nothing needs again.
+        self.backbone.model.to(self.device, memory_format=torch.channels_last)
         self._optimizer = self._make_optimizer()
         self._shares = self._make_class_weights()
         self._class_weights = None if self._shares is None else torch.from_numpy(self._shares).to(self.device)
         self._part = 0
+        self._pool = new_pool(self.device)
         self._steps = {cached: self._make_step(cached) for cached in (True, False)}
         self._outputs = {cached: self._make_outputs(cached) for cached in (True, False)}
         self._evaluation_batch = EVALUATION_BATCH if self.device.type == "cpu" else self.config["batch_size"]
@@ -100,7 +103,6 @@ class FineTuning:
         with torch.no_grad():
             for name, tensor in start.items():
                 parameters[name].copy_(tensor)
-        backbone.model.to(self.device, memory_format=torch.channels_last)
         backbone.freeze(self.config["freeze_depth"])
         return backbone
 
@@ -212,7 +214,7 @@ class FineTuning:
             self._apply_gradients()
             return total
 
-        return Replayed(recorded, self.device, before)
+        return Replayed(recorded, self.device, before, self._pool)
 
     def _add_gradients(self, batch: tuple[torch.Tensor, ...], cached: bool, part: int) -> torch.Tensor:
         """The gradients of a batch, in parts whose gradients add up to those of the whole; its loss."""
@@ -295,7 +297,7 @@ class FineTuning:
             with torch.inference_mode(), compute(self.device, self.task.precision):
                 return torch.softmax(self._images.logits(inputs, cached=cached).float(), dim=1)
 
-        return Replayed(probabilities, self.device)
+        return Replayed(probabilities, self.device, pool=self._pool)
 
     def _filled_up(self, places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         """On a GPU the last batch is filled up: for another number of images its libraries choose kernels anew."""

@@ -28,6 +28,7 @@ class BackboneFiles:
         evaluation_depth: at which the evaluation views are in the cache already; 0 if they are not.
         seconds_per_image: of one image's frozen forward pass on one core (or one GPU), measured while embedding.
         timm_name: what timm builds it by; its name in configs may be another.
+        engine: what the images were embedded with on a GPU; "" on CPUs.
         stages: of one image's training step, stage by stage, on one core (or one GPU); only predictions need it.
     """
 
@@ -42,6 +43,7 @@ class BackboneFiles:
     stages: StageSeconds = NOT_MEASURED
     base_depth: int = 0
     evaluation_depth: int = 0
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

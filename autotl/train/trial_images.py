@@ -36,7 +36,7 @@ class TrialImages:
     Args:
         task: the run.
         config: a point of the search space.
-        backbone: on its device.
+        backbone: on the CPU, where it is divided; it has to be on the device before any view is asked for.
         device: where batches go.
         deadline: after which no view is computed.
         seed: of the trial; decides which views come first.
@@ -101,7 +101,8 @@ class TrialImages:
         if not self._task.cache_activations:
             self.note = "the frozen stages run in every epoch: as asked"
             return None
-        example = self._loader.batch(self.train_rows[:2], None, 0)
+        loader = ImageLoader(self._loader.pixels, self.preprocessing, torch.device("cpu"), VIEW_SEED)
+        example = loader.batch(self.train_rows[:2], None, 0)
         try:
             return divide(self._backbone, depth, example)
         except DoesNotDivide as reason:
@@ -119,6 +120,7 @@ class TrialImages:
             converted=Path(files.converted) if files.converted else None,
             precision=task.precision,
             threads=task.threads,
+            engine=files.engine if self._device.type == "cuda" else "",
         )
 
     def validation_view(self) -> CachedView | None:

@@ -103,6 +103,7 @@ def fake_cuda(*modules: Any, room: int = 0) -> Iterator[None]:
         )
         stack.enter_context(mock.patch.object(recording, "_beside", return_value=nullcontext()))
         stack.enter_context(mock.patch.object(recording, "_record", return_value=None))
+        stack.enter_context(mock.patch.object(torch.cuda, "graph_pool_handle"))
         stack.enter_context(mock.patch.object(torch.cuda, "synchronize"))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield
