@@ -1,4 +1,4 @@
-"""Fixtures for all tests: no network, one thread, a small folder of coloured shapes, and a config."""
+"""Fixtures for all tests: no network, no GPU, one thread, a small folder of coloured shapes, and a config."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing above imports huggingface_hub; child processes inherit it
 os.environ["AUTOTL_CACHE_DIR"] = tempfile.mkdtemp(prefix="autotl-test-cache-")  # never the user's own
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # they say what happens on CPUs; benchmarks/gpu.py proves the rest
 atexit.register(shutil.rmtree, os.environ["AUTOTL_CACHE_DIR"], ignore_errors=True)
 # A shell starts what runs in the background with Ctrl-C ignored, and all that is started from there inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

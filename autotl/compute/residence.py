@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -56,25 +57,27 @@ class Residence:
         self._left = room_on(device, share)
 
     def take(self, array: NDArray[Any]) -> torch.Tensor | None:
-        """The array on the device; None where there is no room for it."""
-        if array.nbytes > self._left or not array.nbytes:
+        """A copy of the array on the device; None where there is no room for it."""
+        tensor = self.reserve(array.shape, torch.from_numpy(np.empty(0, array.dtype)).dtype)
+        if tensor is None:
+            return None
+        step = max(1, PIECE_BYTES * len(array) // array.nbytes)
+        for start in range(0, len(array), step):  # a whole one would be in the host's memory a second time
+            rows = np.arange(start, min(start + step, len(array)))
+            tensor[start : start + step] = rows_on(array, rows, self._device)
+        return tensor
+
+    def reserve(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
+        """A tensor without values on the device; None where there is no room for it."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if not 0 < n_bytes <= self._left:
             return None
         try:
-            tensor = self._copied(array)
+            tensor = torch.empty(shape, dtype=dtype, device=self._device)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             self._left = 0
             return None
-        self._left -= array.nbytes
-        return tensor
-
-    def _copied(self, array: NDArray[Any]) -> torch.Tensor:
-        """In pieces: a whole one would be in the host's memory a second time."""
-        dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
-        tensor = torch.empty(array.shape, dtype=dtype, device=self._device)
-        step = max(1, PIECE_BYTES * len(array) // array.nbytes)
-        for start in range(0, len(array), step):
-            rows = np.arange(start, min(start + step, len(array)))
-            tensor[start : start + step] = rows_on(array, rows, self._device)
+        self._left -= n_bytes
         return tensor

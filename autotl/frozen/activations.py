@@ -30,7 +30,6 @@ from autotl.storage.cache import hold
 BATCH = 8
 """Images that go through frozen stages at once on a core: more are no faster on CPUs, and take memory in proportion."""
 GPU_BATCH = 128
-CPU = torch.device("cpu")
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 _BatchOutputs = tuple[NDArray[np.int64], NDArray[np.float32], dict[int, NDArray[np.float32]], torch.Tensor | None]
@@ -274,24 +273,15 @@ class CachedView:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self._resident: torch.Tensor | None = None
         n_rows = os.path.getsize(path) // view_bytes(shape, 1)
         self.shape = shape
         self._file = open(path, "rb")  # noqa: SIM115, for as long as this lives
         hold(self._file)
         self._stored = np.memmap(self._file, dtype=np.int16, mode="r", shape=(n_rows, *_stored_shape(shape)))
 
-    def stay(self, residence: Residence) -> None:
-        """Keep all of it on the device, where there is room."""
-        self._resident = residence.take(self._stored)
-
-    def rows(self, chosen: NDArray[np.int64], device: torch.device = CPU) -> torch.Tensor:
-        """The tensors in the places `chosen` on a device, shape (len(chosen), *shape)."""
-        if self._resident is not None:
-            stored = self._resident[to_device(torch.from_numpy(chosen), device)]
-        else:
-            stored = rows_on(self._stored, chosen, device)
-        tensor = stored.view(torch.bfloat16)
+    def rows(self, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """The tensors in the places `chosen`, shape (len(chosen), *shape)."""
+        tensor = torch.from_numpy(self._stored[chosen]).view(torch.bfloat16)
         return tensor.permute(0, 3, 1, 2) if len(self.shape) == 3 else tensor
 
 

@@ -8,7 +8,6 @@ seconds, so it is done only where the images to come are worth it, and kept in t
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 import zipfile
@@ -184,28 +183,6 @@ def _try_compiled(
     return faster, (*measured, again[-1])
 
 
-def as_embedded(function: Callable[[torch.Tensor], torch.Tensor], device: torch.device, engine: str) -> Measured:
-    """A part of a model, run on a GPU as the whole was embedded there.
-
-    Nothing is timed or compared again: choosing kernels for two number formats would take longer than what follows.
-
-    Args:
-        function: the part.
-        device: where it runs.
-        engine: the name of what the whole was embedded with; whether it was compiled plays no part.
-    """
-    return Measured(engine, torch_forward(function, device, _format_of(engine)), math.inf, 0.0)
-
-
-def computing(device: torch.device, engine: str) -> AbstractContextManager[Any]:
-    """The number format of what images were embedded with; float32 for ""."""
-    return _computing(device, _format_of(engine) if engine else "fp32")
-
-
-def _format_of(engine: str) -> Format:
-    return cast(Format, engine.removeprefix("torch-").removesuffix("-compiled"))
-
-
 def fastest_prefix(
     partition: Partition, batch: torch.Tensor, precision: Precision, converted: Path | None, threads: int
 ) -> Measured:
@@ -258,6 +235,11 @@ def _computing(device: torch.device, number_format: Format) -> AbstractContextMa
     if number_format == "fp16":
         return torch.autocast(device.type, dtype=torch.float16)
     return compute(device, number_format)
+
+
+def format_of(engine: str) -> Format:
+    """The number format of an engine of torch by its name; float32 for ""."""
+    return cast(Format, engine.removeprefix("torch-").removesuffix("-compiled") or "fp32")
 
 
 def worth_converting(n_images: int, torch_images_per_second: float, seconds: float = CONVERSION_SECONDS) -> bool:

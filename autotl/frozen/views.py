@@ -1,4 +1,4 @@
-"""The outputs of a frozen prefix for views of the images: computed once a node, for all trials and runs.
+"""The outputs of a frozen prefix for views of the images on CPUs: computed once a node, for all trials and runs.
 
 Views of every depth come from those at the backbone's *base depth*, the shallowest that the search tries: the stages
 below it run once an image and view, whatever depths are tried above it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotl.compute.ahead import ahead
 from autotl.compute.device import Precision
 from autotl.compute.memory import give_back_memory
 from autotl.data.augment import Recipe
-from autotl.frozen.activations import (
-    CachedView,
-    ImageLoader,
-    batches,
-    frozen_batch,
-    full_batch,
-    in_order,
-    view_bytes,
-    write_view,
-)
-from autotl.frozen.engines import Measured, as_embedded, computing, fastest_between, fastest_prefix
+from autotl.frozen.activations import CachedView, ImageLoader, batches, in_order, view_bytes, write_view
+from autotl.frozen.engines import Measured, fastest_between, fastest_prefix
 from autotl.models.backbone import Backbone, Preprocessing
 from autotl.models.partition import DoesNotDivide, Partition, divide
 from autotl.storage.cache import DiskCache, made_with
@@ -67,7 +56,6 @@ class ViewSettings:
         weights_sha256: stands for the backbone's weights.
         base_depth: from which the views of all deeper depths are computed; 0 for none.
         converted: the backbone for OpenVINO, where there is one.
-        engine: what embeds on the GPU that computes the views, see `autotl.frozen.engines`; "" where none does.
         precision: what trials compute in.
         threads: CPU threads to compute with.
     """
@@ -79,15 +67,14 @@ class ViewSettings:
     converted: Path | None
     precision: Precision
     threads: int
-    engine: str = ""
 
 
 class Views:
-    """Cached views of one backbone at one freeze depth.
+    """Cached views of one backbone at one freeze depth. On a GPU there are `autotl.frozen.held_views` in their place.
 
     Args:
         settings: what they are made with.
-        backbone: on its device.
+        backbone: on the CPU.
         partition: the backbone, divided at the freeze depth.
         loader: of the images.
         is_late: says that the time is up; a view that is being computed is then given up.
@@ -183,11 +170,8 @@ class Views:
         return None if path is None else (partition, CachedView(path, partition.shape))
 
     def _divided(self, depth: int) -> Partition | None:
-        device = self._loader.device
-        example = self._loader.batch(full_batch(np.arange(2), device), None, 0)
         try:
-            with computing(device, self._settings.engine):  # kernels that are needed afterwards
-                return divide(self._backbone, depth, example)
+            return divide(self._backbone, depth, self._loader.batch(np.arange(2), None, 0))
         except DoesNotDivide:
             return None
 
@@ -202,44 +186,20 @@ class Views:
         prefix = self._prefix(partition, rows)
         self._loader.expect(rows)
 
-        def load(chosen: Rows) -> torch.Tensor:
-            return self._loader.batch(full_batch(chosen, device), recipe, key["view"])
+        def outputs_of(chosen: Rows) -> torch.Tensor:
+            return prefix.forward(self._loader.batch(chosen, recipe, key["view"]))
 
-        device = self._loader.device
-        parts = batches(rows, frozen_batch(device))
-        if device.type == "cpu":
-            return in_order(lambda chosen: prefix.forward(load(chosen)), parts, prefix.workers)
-        return self._of_full_batches(prefix, ahead(load, parts, device), len(rows))
-
-    def _of_full_batches(self, way: Measured, loaded: Iterator[torch.Tensor], n_rows: int) -> Iterator[torch.Tensor]:
-        """What `way` makes of batches, without the rows that fill up the last one."""
-        size = frozen_batch(self._loader.device)
-        for number, batch in enumerate(loaded):
-            yield way.forward(batch)[: n_rows - number * size]
+        return in_order(outputs_of, batches(rows), prefix.workers)
 
     def _from_view(self, partition: Partition, view: CachedView, rows: Rows) -> Iterator[torch.Tensor]:
-        device = self._loader.device
-
-        def load(places: Rows) -> torch.Tensor:
-            return view.rows(full_batch(places, device), device).float()
-
-        between = self._between(partition, load(np.arange(min(2, len(rows)))))
-        places = batches(np.arange(len(rows)), frozen_batch(device))
-        return self._of_full_batches(between, ahead(load, places, device), len(rows))
-
-    def _between(self, partition: Partition, sample: torch.Tensor) -> Measured:
-        """The fastest exact way from a partition's boundary on."""
-        engine = self._settings.engine
-        if engine:
-            return as_embedded(partial(partition.between, self._partition), sample.device, engine)
-        return fastest_between(partition, self._partition, sample, self._settings.precision)
+        sample = view.rows(np.arange(min(2, len(rows)))).float()
+        between = fastest_between(partition, self._partition, sample, self._settings.precision)
+        return (between.forward(view.rows(place).float()) for place in batches(np.arange(len(rows))))
 
     def _prefix(self, partition: Partition, rows: Rows) -> Measured:
         """The fastest exact way through the frozen stages, measured when it is first needed."""
-        if self._settings.engine:
-            return as_embedded(partition.prefix, self._loader.device, self._settings.engine)
         if partition.depth not in self._prefixes:
-            example = self._loader.batch(full_batch(rows[:8], self._loader.device), None, 0)
+            example = self._loader.batch(rows[:8], None, 0)
             self._prefixes[partition.depth] = fastest_prefix(
                 partition, example, self._settings.precision, self._settings.converted, self._settings.threads
             )

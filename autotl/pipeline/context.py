@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotl.compute.device import Precision, local_cpus
+from autotl.compute.device import Precision, local_cpus, pick_device
 from autotl.console import Console
 from autotl.data.on_demand import OnDemand
 from autotl.data.pixels import Decoding, PixelStore
@@ -174,10 +174,10 @@ def embed(
 def views_to_keep(context: RunContext, dataset: Dataset, rows: NDArray[np.int64]) -> EvaluationViews | None:
     """The evaluation views that trials will ask for, of the training images and of the validation images.
 
-    None if `rows`, which are embedded, are only a sample of both.
+    None if `rows`, which are embedded, are only a sample of both, and on a GPU, where trials compute their own.
     """
     parts = dataset.indices("train"), dataset.indices("val")
-    if len(rows) < sum(map(len, parts)):
+    if len(rows) < sum(map(len, parts)) or pick_device().type == "cuda":
         return None
     return EvaluationViews(context.cache, context.run.cache / "evaluation", dataset.image_fingerprint(), parts)
 

@@ -260,6 +260,7 @@ def _backbone_files(
         data.precision,
     )
     n_train, n_val, _ = data.n_images
+    on_gpu = pick_device().type == "cuda"
     files = {}
     for name, backbone in searched.items():
         prepared = backbone.prepared
@@ -278,9 +279,9 @@ def _backbone_files(
             seconds_per_image=_frozen_seconds(prepared, data.store.decode_seconds),
             timm_name=prepared.entry.timm_name,
             stages=stages[name],
-            base_depth=base_depth(stages[name], lowest, MOST_VIEWS * n_train + n_val, limit),
+            base_depth=0 if on_gpu else base_depth(stages[name], lowest, MOST_VIEWS * n_train + n_val, limit),
             evaluation_depth=_evaluation_depth(context, data, prepared),
-            engine=prepared.engine if pick_device().type == "cuda" else "",
+            engine=prepared.engine if on_gpu else "",
         )
     return files
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from autotl.compute.ahead import ahead
 from autotl.compute.device import compute, pick_device
-from autotl.compute.memory import halve_until_it_fits
+from autotl.compute.memory import give_back_memory, halve_until_it_fits, is_out_of_memory
 from autotl.compute.recording import Replayed, new_pool
-from autotl.frozen.activations import CachedView, batches, seed_of
+from autotl.frozen.activations import batches, seed_of
 from autotl.models.backbone import Backbone, create
 from autotl.storage.saved_model import ModelCard
 from autotl.train.deadline import Deadline
@@ -26,7 +26,7 @@ from autotl.train.metrics import all_metrics, estimate, score_of
 from autotl.train.microbatch import choose_part
 from autotl.train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
 from autotl.train.task import TrainingTask
-from autotl.train.trial_images import TrialImages
+from autotl.train.trial_images import TrialImages, View
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH = 32
@@ -77,9 +77,7 @@ class FineTuning:
         self._shares = self._make_class_weights()
         self._class_weights = None if self._shares is None else torch.from_numpy(self._shares).to(self.device)
         self._part = 0
-        self._pool = new_pool(self.device)
-        self._steps = {cached: self._make_step(cached) for cached in (True, False)}
-        self._outputs = {cached: self._make_outputs(cached) for cached in (True, False)}
+        self._record_anew()
         self._evaluation_batch = EVALUATION_BATCH if self.device.type == "cpu" else self.config["batch_size"]
         self._epoch_seconds = 0.0  # without making its view
         self._view_seconds = 0.0
@@ -166,7 +164,7 @@ class FineTuning:
             epochs += 1
         return self.epoch + max(1, epochs)
 
-    def _train_on(self, view: CachedView | None, live: int) -> tuple[float, bool]:
+    def _train_on(self, view: View | None, live: int) -> tuple[float, bool]:
         """The mean loss, and whether the time was up before the end."""
         n_images = len(self._images.train_rows)
         size = min(self.config["batch_size"], n_images)
@@ -179,8 +177,7 @@ class FineTuning:
             self._part = self._choose_part(view, live)
         self._images.expect(view, self._images.train_rows[order])
         losses: list[torch.Tensor] = []
-        loaded = ahead(lambda places: self._batch(view, places, live), batches(order, size), self.device)
-        for number, batch in enumerate(loaded):
+        for number, batch in enumerate(self._loaded(view, list(batches(order, size)), live)):
             if self._deadline.is_past():
                 return self._mean(losses), True
             factor = schedule_factor(self.epoch * per_epoch + number, self.planned * per_epoch)
@@ -190,7 +187,34 @@ class FineTuning:
                 self._mean(losses)
         return self._mean(losses), False
 
-    def _batch(self, view: CachedView | None, places: NDArray[np.int64], live: int) -> _Batch:
+    def _loaded(self, view: View | None, parts: list[NDArray[np.int64]], live: int) -> Iterator[_Batch]:
+        """The batches of an epoch. Where memory runs out for one, the steps are made to leave some, and it goes on."""
+        done = 0
+        while done < len(parts):
+            try:
+                for batch in ahead(lambda places: self._batch(view, places, live), parts[done:], self.device):
+                    yield batch
+                    done += 1
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self._part <= self._least_part:
+                    raise
+            if done < len(parts):  # outside of the handler: the error holds on to all that was computed
+                self._part = max(self._least_part, self._part // 2)
+                self._record_anew()
+                give_back_memory()
+
+    def _record_anew(self) -> None:
+        """Forget what was recorded, with the memory that it holds."""
+        self._pool = new_pool(self.device)
+        self._steps = {cached: self._make_step(cached) for cached in (True, False)}
+        self._outputs = {cached: self._make_outputs(cached) for cached in (True, False)}
+
+    @property
+    def _least_part(self) -> int:
+        """From scratch, batch norms need more than one image."""
+        return 2 if self._scratch else 1
+
+    def _batch(self, view: View | None, places: NDArray[np.int64], live: int) -> _Batch:
         """Inputs and targets of some training images, on the device."""
         rows = self._images.train_rows[places]
         return self._images.inputs(view, places, rows, live), self._images.targets(rows)
@@ -202,10 +226,10 @@ class FineTuning:
         """
 
         def before(*batch: torch.Tensor) -> torch.Tensor:
-            # From scratch, batch norms need more than one image.
-            total, self._part = halve_until_it_fits(
-                self._part, lambda part: self._add_gradients(batch, cached, part), 2 if self._scratch else 1
-            )
+            def gradients(part: int) -> torch.Tensor:
+                return self._add_gradients(batch, cached, part)
+
+            total, self._part = halve_until_it_fits(self._part, gradients, self._least_part)
             self._apply_gradients()
             return total
 
@@ -247,7 +271,7 @@ class FineTuning:
             raise Diverged(f"the loss became {value} in epoch {self.epoch + 1}")
         return value
 
-    def _choose_part(self, view: CachedView | None, live: int) -> int:
+    def _choose_part(self, view: View | None, live: int) -> int:
         """A whole batch where it has to pass at once: for its statistics from scratch, and for speed on a GPU."""
         if self._scratch or self.device.type != "cpu":
             return int(self.config["batch_size"])

@@ -17,6 +17,7 @@ from autotl.compute.residence import Residence
 from autotl.data.augment import recipe_named
 from autotl.data.pixels import open_store
 from autotl.frozen.activations import CachedView, ImageLoader
+from autotl.frozen.held_views import HeldView, HeldViews
 from autotl.frozen.views import Views, ViewSettings
 from autotl.models.backbone import Backbone, Preprocessing
 from autotl.models.partition import DoesNotDivide, Partition, divide
@@ -28,6 +29,7 @@ VIEW_SEED = 0
 """Of the augmented views: the same in every run, so that runs can share them."""
 
 Rows = NDArray[np.int64]
+View = CachedView | HeldView
 
 
 class TrialImages:
@@ -70,9 +72,9 @@ class TrialImages:
         self._partition = self._divide()
         self._views = None
         if self._partition is not None:
-            self._views = Views(self._view_settings(), backbone, self._partition, self._loader, deadline.is_past)
-        self._seen_validation: CachedView | None = None
-        self._seen: dict[int, CachedView] = {}
+            self._views = self._make_views(self._partition)
+        self._seen_validation: View | None = None
+        self._seen: dict[int, View] = {}
         self._uses: Counter[int] = Counter()
 
     @property
@@ -109,10 +111,12 @@ class TrialImages:
             self.note = f"the frozen stages run in every epoch: {reason}"
             return None
 
-    def _view_settings(self) -> ViewSettings:
-        task = self._task
+    def _make_views(self, partition: Partition) -> Views | HeldViews:
+        task, is_late = self._task, self._deadline.is_past
         files = task.backbones[self._config["backbone"]]
-        return ViewSettings(
+        if self._device.type == "cuda":
+            return HeldViews(partition, self._loader, files.engine, self._residence, is_late)
+        settings = ViewSettings(
             cache=DiskCache(Path(task.cache_dir), task.cache_limit),
             data_fingerprint=task.data_fingerprint,
             weights_sha256=files.weights_sha256,
@@ -120,10 +124,10 @@ class TrialImages:
             converted=Path(files.converted) if files.converted else None,
             precision=task.precision,
             threads=task.threads,
-            engine=files.engine if self._device.type == "cuda" else "",
         )
+        return Views(settings, self._backbone, partition, self._loader, is_late)
 
-    def validation_view(self) -> CachedView | None:
+    def validation_view(self) -> View | None:
         """The validation images behind the frozen stages; None without a partition or when the time is up."""
         if self._views is None:
             return None
@@ -134,11 +138,9 @@ class TrialImages:
                 return None
             if self._seen_validation is None:
                 self._give_up_caching(self._views.size(self.val_rows))
-            else:
-                self._seen_validation.stay(self._residence)
         return self._seen_validation
 
-    def training_view(self) -> CachedView | None:
+    def training_view(self) -> View | None:
         """The view of this epoch: of those seen least, one that need not be computed, or that no other trial computes.
 
         Two trials that begin together thus compute different views, and each finds the other's afterwards. None
@@ -167,7 +169,6 @@ class TrialImages:
                     if view is None:
                         self._give_up_caching(views.size(rows))
                         return None
-                    view.stay(self._residence)
                     self._seen[number] = view
                 self._uses[number] += 1
                 return self._seen[number]
@@ -176,14 +177,15 @@ class TrialImages:
     def _give_up_caching(self, size: int) -> None:
         if not self._deadline.is_past():
             self.note = f"the frozen stages run in every epoch: there is no room for a view of {size / 2**30:.1f} GiB"
-            self._partition = self._views = None
+            self._partition = self._views = self._seen_validation = None
+            self._seen.clear()
 
-    def expect(self, view: CachedView | None, rows: Rows) -> None:
+    def expect(self, view: View | None, rows: Rows) -> None:
         """What `inputs` is going to be asked for, in this order; see `ImageLoader.expect`."""
         if view is None:
             self._loader.expect(rows)
 
-    def inputs(self, view: CachedView | None, places: Rows, rows: Rows, live: int | None) -> torch.Tensor:
+    def inputs(self, view: View | None, places: Rows, rows: Rows, live: int | None) -> torch.Tensor:
         """What goes into the model for some images: normalised views, or what lies behind the frozen stages.
 
         Args:
@@ -193,7 +195,7 @@ class TrialImages:
             live: number of the random view without a cached one; None for the evaluation view.
         """
         if view is not None:
-            tensor = view.rows(places, self._device)
+            tensor = view.rows(places)
             return tensor if self._task.precision == "bf16" else tensor.float()
         recipe = None if live is None else recipe_named(self._config["augmentation"])
         return self._loader.batch(rows, recipe, live or 0)

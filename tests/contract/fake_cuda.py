@@ -77,7 +77,7 @@ class _Here:
 
 
 @contextmanager
-def fake_cuda(*modules: Any, room: int = 0) -> Iterator[None]:
+def fake_cuda(*modules: Any, room: int = 2**30) -> Iterator[None]:
     """Everything inside runs on a GPU without values.
 
     Args:

@@ -63,6 +63,12 @@ class TestTraining:
             assert {parameter.device.type for parameter in tuning.backbone.model.parameters()} == {"cuda"}
         assert (report.epoch, tuning.note) == (0, "")
 
+    def test_without_room_for_a_view_the_frozen_stages_run_in_every_epoch(self, task: TrainingTask) -> None:
+        with fake_cuda(loop, room=0):
+            tuning = FineTuning(task, config(5))
+            assert tuning.start().epoch == 0
+        assert "no room for a view" in tuning.note
+
     @pytest.mark.parametrize("room", [0, 2**30])
     @pytest.mark.parametrize("depth", [0, 5, 8])
     def test_the_loss_of_a_batch_stays_on_the_gpu(self, depth: int, room: int, task: TrainingTask) -> None:

@@ -11,12 +11,15 @@ import torch
 
 from autotl.models.backbone import create
 from autotl.models.weights import save_state
+from autotl.train import cost
 from autotl.train.cost import (
     IMAGE_SECONDS,
     START_SECONDS,
     StageSeconds,
     TrialSize,
     _filled,
+    _measure_on_gpu,
+    _replayed_seconds,
     base_depth,
     epoch_seconds,
     measure_backbones,
@@ -98,6 +101,25 @@ def test_backbones_are_measured_by_the_name_that_the_search_uses(tmp_path: Path)
     found = measure_backbones({timm_name: pair, f"birds/{timm_name}": pair}, 2, "fp32")
     assert list(found) == [timm_name, f"birds/{timm_name}"]
     assert all(len(stages.forward) == backbone.n_stages + 2 and stages.train(0) > 0 for stages in found.values())
+
+
+def test_on_a_gpu_the_parts_of_a_step_are_scaled_to_the_whole_as_it_is_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cost, "measure_stages", lambda *arguments, **options: STAGES)
+    monkeypatch.setattr(cost, "_replayed_seconds", lambda *arguments: 2 * STAGES.train(0) / 4)
+    found = _measure_on_gpu(create("resnet10t", 3, None), torch.zeros(2, 3, 8, 8), "fp32")
+    assert found.train(0) == pytest.approx(STAGES.train(0) / 4)
+    assert found.share_below(2) == pytest.approx(STAGES.share_below(2))
+    assert found.numbers == STAGES.numbers
+    assert found.first == 0.0
+
+
+def test_a_step_is_timed_with_its_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    backbone = create("test_resnet.r160_in1k", 3, None)
+    backbone.freeze(0)
+    assert 0 < _replayed_seconds(backbone, torch.rand(2, 3, 64, 64), "fp32") < 60
 
 
 @pytest.mark.parametrize(

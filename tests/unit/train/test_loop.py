@@ -130,6 +130,38 @@ def test_where_memory_runs_out_a_batch_trains_in_smaller_parts_to_the_same_end(
     assert apart < 0.02 * moved
 
 
+@pytest.mark.parametrize("part", [4, 1])
+def test_where_memory_runs_out_for_a_batch_steps_are_made_smaller_and_no_batch_is_lost(
+    part: int, task: TrainingTask, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = FineTuning(task, config | {"batch_size": 2})
+    batch, loaded = FineTuning._batch, list[int]()
+
+    def with_little_room(tuning: FineTuning, view: Any, places: np.ndarray, live: int) -> Any:
+        if tuning._part > part:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        loaded.extend(places.tolist())
+        return batch(tuning, view, places, live)
+
+    monkeypatch.setattr(FineTuning, "_choose_part", lambda *arguments: 8)
+    monkeypatch.setattr(FineTuning, "_batch", with_little_room)
+    tuning.train_epoch()
+    assert sorted(loaded) == list(range(8))
+    assert tuning._part == part
+
+
+def test_a_batch_that_cannot_be_loaded_ends_the_trial(
+    task: TrainingTask, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FineTuning, "_choose_part", lambda *arguments: 4)
+    monkeypatch.setattr(FineTuning, "_batch", no_room)
+    with pytest.raises(torch.OutOfMemoryError):
+        FineTuning(task, config).train_epoch()
+
+
 def test_a_single_image_that_does_not_fit_ends_the_trial(
     task: TrainingTask, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,16 @@ def test_rates_are_scaled_from_the_initial_ones() -> None:
     assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.0125, 0.025, 0.05, 0.35}
 
 
+def test_rates_that_are_tensors_keep_their_place() -> None:
+    """A step that a GPU has recorded reads them there."""
+    groups = parameter_groups(make_backbone(), 0.1, 0.7, 0.5, 0.02)
+    optimizer = make_optimizer([group | {"lr": torch.tensor(group["lr"])} for group in groups])
+    places = [group["lr"].data_ptr() for group in optimizer.param_groups]
+    set_rates(optimizer, 0.5)
+    assert [group["lr"].data_ptr() for group in optimizer.param_groups] == places
+    assert [group["lr"].item() for group in optimizer.param_groups] == pytest.approx([g["lr"] / 2 for g in groups])
+
+
 def test_optimizer_steps_are_as_large_as_the_rate() -> None:
     backbone = make_backbone()
     optimizer = make_optimizer(parameter_groups(backbone, 0.1, 0.7, 0.5, 0.0))

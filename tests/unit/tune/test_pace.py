@@ -52,6 +52,19 @@ def test_evaluation_views_are_there_from_the_beginning_for_trials_that_augment_n
     assert pace.expect(plain) == 4.0
 
 
+def test_the_first_trial_of_a_backbone_takes_longer_in_every_slot() -> None:
+    pace = Pace(predict, max_t=4, first_seconds={"net": 6.0}, slots=2)
+    assert pace.expect(CONFIG) == 9.0 + 6.0
+    assert pace.expect(CONFIG | {"backbone": "other"}) == 9.0
+    pace.begin("t0", CONFIG)
+    assert pace.expect(CONFIG) == 4.0 + 6.0  # in the other slot
+    pace.begin("t1", CONFIG)
+    assert pace.expect(CONFIG) == 4.0
+    pace.note("t0", 4, 6.0 + 18.0)
+    assert pace.factor == 2.0  # those seconds say nothing about the others
+    assert pace.expect(CONFIG) == 8.0
+
+
 def test_expectations_follow_the_median_of_what_trials_took() -> None:
     pace = Pace(predict, max_t=4)
     for place, slower in enumerate((1.0, 2.0, 30.0)):
