@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def fit(
     resources: Resources | None = None,
     reference: PathLike | None = None,
     measure_benefit: bool = False,
+    device: str = "auto",
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> FitResult:
@@ -76,6 +78,7 @@ def fit(
         reference: a file of `build_reference_set`, to measure similarity to other data than ImageNet.
         measure_benefit: after the search, train the winner from scratch on the same images, in at most a fifth of the
             time, to say what pretraining is worth. Large data far from ImageNet get it unasked, where it fits.
+        device: "auto" (a GPU where torch sees one, else the CPU), "cpu" or "cuda".
         callbacks: called with the advice, with every trial as it ends, and with the result.
         quiet: print nothing.
 
@@ -101,22 +104,30 @@ def fit(
         resources=resources or Resources(),
         reference=None if reference is None else Path(reference),
         measure_benefit=measure_benefit,
+        device=device,
     )
+    from autotl.compute.device import use_device
     from autotl.pipeline.context import make_context, versions
     from autotl.pipeline.fit import fit as run_fit
     from autotl.pipeline.validate import validate
     from autotl.tune.session import RaySession
 
     inputs = validate(settings, callbacks)
+    use_device(device)
     run = rundir.create(settings.output_dir or rundir.default_path(settings.dataset_dir))
     console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
     write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
     try:
-        with noticed(), log_to_file(run.log), RaySession(settings.resources) as ray:
+        with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings)) as ray:
             return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
     finally:
         shutil.rmtree(run.cache, ignore_errors=True)
         rundir.abandon(run)
+
+
+def _without_gpus(settings: FitSettings) -> Resources:
+    """What the settings ask of Ray: no GPUs with device "cpu"."""
+    return replace(settings.resources, gpus_per_trial=0.0) if settings.device == "cpu" else settings.resources
 
 
 def advise(
@@ -131,6 +142,7 @@ def advise(
     skip_unreadable: bool = False,
     allow_download: bool = False,
     reference: PathLike | None = None,
+    device: str = "auto",
     quiet: bool = True,
 ) -> Advice:
     """Say how near a data set is to ImageNet, how large it is, and what follows, without training anything.
@@ -157,12 +169,15 @@ def advise(
         skip_unreadable=skip_unreadable,
         allow_download=allow_download,
         reference=None if reference is None else Path(reference),
+        device=device,
     )
+    from autotl.compute.device import use_device
     from autotl.pipeline.context import make_context
     from autotl.pipeline.fit import advise as run_advise
     from autotl.pipeline.validate import validate
 
     inputs = validate(settings)
+    use_device(device)
     with noticed(), tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
         return run_advise(make_context(settings, inputs, RunDir(Path(folder)), Console(quiet=quiet), begun))
 
@@ -195,37 +210,49 @@ def build_reference_set(
         InputError: with every problem of the arguments, the photographs and the backbone at once.
     """
     sleep_if_others_work()
-    from autotl.compute.device import local_cpus
+    from autotl.compute.device import local_cpus, use_device
     from autotl.pipeline.reference_set import ReferenceRequest, build
 
+    use_device("auto")
     root = Path(images)
     name = name or root.resolve().name
     request = ReferenceRequest(root, backbone, Path(output), name, allow_download, local_cpus())
     return build(request, Console(quiet=quiet))
 
 
-def load(run_dir: PathLike) -> Predictor:
+def load(run_dir: PathLike, *, device: str = "auto") -> Predictor:
     """The best model of a run, ready to predict.
 
+    Args:
+        run_dir: of the run.
+        device: "auto" (a GPU where torch sees one, else the CPU), "cpu" or "cuda".
+
     Raises:
+        SettingsError: if there is no such device.
         RunFolderError: if the folder is not that of a run that has a model.
         ModelFileError: if the model is damaged or was written by a newer autotl.
     """
     sleep_if_others_work()
+    from autotl.compute.device import use_device
+    from autotl.pipeline.validate import check_device
     from autotl.predictor import load_predictor
 
+    raise_if_any(check_device(device))
+    use_device(device)
     return load_predictor(rundir.find(run_dir).model)
 
 
-def evaluate(run_dir: PathLike, dataset_dir: PathLike) -> dict[str, Estimate]:
+def evaluate(run_dir: PathLike, dataset_dir: PathLike, *, device: str = "auto") -> dict[str, Estimate]:
     """The metrics of a run's best model on labelled images, with 95% intervals.
 
     Args:
         run_dir: of the run.
         dataset_dir: DIR/CLASS/images; where DIR has splits, the test split is taken, else the whole of it.
 
+        device: as of `load`.
+
     Raises:
-        RunFolderError, ModelFileError: as `load`.
+        SettingsError, RunFolderError, ModelFileError: as `load`.
         DatasetError: if the folder cannot be used or has classes that the model does not know.
     """
     import numpy as np
@@ -233,7 +260,7 @@ def evaluate(run_dir: PathLike, dataset_dir: PathLike) -> dict[str, Estimate]:
     from autotl.data.splits import label_numbers
     from autotl.train.metrics import estimate
 
-    predictor = load(run_dir)
+    predictor = load(run_dir, device=device)
     listing, problems = list_folder(Path(dataset_dir), for_training=False)
     unknown = sorted(set(listing.classes) - set(predictor.classes))
     if unknown:

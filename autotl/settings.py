@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc")
 """Metrics a search can optimise. `log_loss` is minimised, all others are maximised."""
 
+DEVICES = ("auto", "cpu", "cuda")
+"""Where models run: "auto" is a GPU where torch sees one through CUDA, else the CPU."""
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MINIMUM_TIMEOUT = 20.0
 """Seconds: below this not even the start of Ray and a linear probe fit in."""
@@ -81,6 +84,7 @@ class FitSettings:
         resources: where trials run.
         reference: a file of `autotl reference build` to measure similarity with; None takes the one shipped.
         measure_benefit: train the winner from scratch as well, whatever the scenario.
+        device: one of `DEVICES`.
     """
 
     dataset_dir: Path
@@ -97,6 +101,7 @@ class FitSettings:
     reuse: tuple[Path, ...] = ()
     reference: Path | None = None
     measure_benefit: bool = False
+    device: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON types."""
@@ -157,6 +162,12 @@ def check_settings(settings: FitSettings) -> list[Problem]:
             "metric",
             repr(settings.metric),
             "auto, " + ", ".join(METRICS),
+        ),
+        (
+            settings.device != "cpu" or not resources.gpus_per_trial,
+            "gpus_per_trial",
+            f"{resources.gpus_per_trial}, and device cpu",
+            "0 with device cpu, or another device",
         ),
         (settings.seed >= 0, "seed", str(settings.seed), "a whole number from 0"),
         (0.05 <= settings.val_fraction <= 0.5, "val_fraction", f"{settings.val_fraction:g}", "0.05 to 0.5"),

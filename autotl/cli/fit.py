@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from autotl.cli.output import print_json
-from autotl.cli.parsing import Commands
+from autotl.cli.parsing import Commands, add_device
 
 
 def add_commands(commands: Commands) -> None:
@@ -38,6 +38,7 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out")
     command.add_argument("--allow-download", action="store_true", help="fetch missing weights from the model hub")
     command.add_argument("--reference", metavar="FILE", help="measure similarity with a file of `reference build`")
+    add_device(command)
     command.add_argument("--json", action="store_true", help="print nothing but the result, as JSON")
 
 
@@ -83,6 +84,7 @@ def _fit(chosen: argparse.Namespace) -> None:
         resources=Resources(chosen.address, chosen.slots, chosen.cpus_per_trial, chosen.gpus_per_trial),
         reference=chosen.reference,
         measure_benefit=chosen.measure_benefit,
+        device=chosen.device,
         quiet=chosen.quiet or chosen.json,
     )
     if chosen.json:
@@ -112,6 +114,7 @@ def _advise(chosen: argparse.Namespace) -> None:
         skip_unreadable=chosen.skip_unreadable,
         allow_download=chosen.allow_download,
         reference=chosen.reference,
+        device=chosen.device,
         quiet=chosen.json,
     )
     if chosen.json:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from autotl.cli.output import print_json, print_text
-from autotl.cli.parsing import Commands
+from autotl.cli.parsing import Commands, add_device
 
 if TYPE_CHECKING:
     from autotl.predictor import Prediction
@@ -29,13 +29,14 @@ def _add_predict(commands: Commands) -> None:
     command.add_argument(
         "--format", choices=("text", "csv", "json"), default="text", help="of the output (default: text)"
     )
+    add_device(command)
     command.set_defaults(run=_predict)
 
 
 def _predict(chosen: argparse.Namespace) -> None:
     from autotl.api import load
 
-    predictions = load(chosen.run_dir).predict(chosen.images)
+    predictions = load(chosen.run_dir, device=chosen.device).predict(chosen.images)
     if chosen.format == "json":
         print_json([asdict(prediction) for prediction in predictions])
     elif chosen.format == "csv":
@@ -65,6 +66,7 @@ def _add_evaluate(commands: Commands) -> None:
     command.add_argument("run_dir", metavar="RUN", help="a run folder")
     command.add_argument("dataset_dir", metavar="DIR", help="labelled images: the test split; without one, all")
     command.add_argument("--json", action="store_true", help="print JSON")
+    add_device(command)
     command.set_defaults(run=_evaluate)
 
 
@@ -72,7 +74,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from autotl.api import evaluate
     from autotl.records import interval_text
 
-    estimates = evaluate(chosen.run_dir, chosen.dataset_dir)
+    estimates = evaluate(chosen.run_dir, chosen.dataset_dir, device=chosen.device)
     if chosen.json:
         print_json({name: asdict(estimate) for name, estimate in estimates.items()})
     else:

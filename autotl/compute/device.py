@@ -25,12 +25,22 @@ GAIN_NEEDED = 1.15
 
 
 _only_cpus = False
-"""Whether this process leaves GPUs alone, see `use_gpus`."""
+"""Whether this process leaves GPUs alone, see `use_device` and `use_gpus`."""
 
 
 def pick_device() -> torch.device:
     """A GPU where this process sees one and may use it, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() and not _only_cpus else "cpu")
+
+
+def use_device(name: str) -> None:
+    """Compute on a device from now on.
+
+    Args:
+        name: one of `autotl.settings.DEVICES`. That "cuda" is here has been checked.
+    """
+    global _only_cpus
+    _only_cpus = name == "cpu"
 
 
 def use_gpus(gpus: float) -> None:

@@ -14,7 +14,7 @@ from autotl.models.catalog import BackboneEntry, find_entry, load_catalog
 from autotl.models.weights import is_available, locate
 from autotl.pipeline.earlier_runs import EarlierRun, find_earlier_runs
 from autotl.result import Callback
-from autotl.settings import FitSettings, check_settings
+from autotl.settings import DEVICES, FitSettings, check_settings
 from autotl.space.files import load_space, space_from_plain
 from autotl.space.search_space import SearchSpace
 from autotl.storage import rundir
@@ -48,7 +48,7 @@ def validate(settings: FitSettings, callbacks: Sequence[Callback] = ()) -> Valid
     Raises:
         InputError: with all problems.
     """
-    problems = [*check_settings(settings), *_check_callbacks(callbacks)]
+    problems = [*check_settings(settings), *check_device(settings.device), *_check_callbacks(callbacks)]
     space, found = _find_space(settings.search_space)
     problems += found
     earlier_runs, found = find_earlier_runs(settings.reuse)
@@ -66,6 +66,21 @@ def validate(settings: FitSettings, callbacks: Sequence[Callback] = ()) -> Valid
     problems += _check_metric(settings, listing)
     raise_if_any([*problems, *found])
     return ValidInput(listing, entries, space, reference, earlier_runs)
+
+
+def check_device(name: str) -> list[Problem]:
+    """A problem if there is no such device, or not on this machine."""
+    if name not in DEVICES:
+        return [Problem("settings", "device", repr(name), ", ".join(DEVICES))]
+    if name != "cuda":
+        return []
+    import torch  # here, so that other problems are told without waiting for it
+
+    if torch.cuda.is_available():
+        return []
+    found = f"{name}, and torch {torch.__version__} sees no GPU"
+    remedy = "use auto or cpu, or install a torch with CUDA and the GPU's driver"
+    return [Problem("settings", "device", found, remedy=remedy)]
 
 
 def _check_callbacks(callbacks: Sequence[Callback]) -> list[Problem]:

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autotl.compute.device import local_cpus
@@ -164,7 +164,9 @@ class RaySession:
             SearchError: as `wait`.
         """
         slots = self.wait()
-        free = self._owned and self._resources == Resources()
+        asked = self._resources
+        # Asking for no GPUs leaves open how cores are divided.
+        free = self._owned and replace(asked, gpus_per_trial=asked.gpus_per_trial or None) == Resources()
         return slot_choices(slots, local_cpus()) if free else (slots,)
 
     def _start(self) -> None:

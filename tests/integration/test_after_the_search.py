@@ -64,4 +64,6 @@ def test_the_model_and_the_result_are_there(fitted: tuple[autotl.FitResult, str]
     result, _ = fitted
     assert (result.test, result.test_metrics, result.benefit) == (None, {}, None)
     assert json.loads((result.run_dir / "result.json").read_text("utf-8"))["test"] is None
-    assert len(autotl.load(result.run_dir).predict(shapes)) == 36
+    assert len(autotl.load(result.run_dir, device="cpu").predict(shapes)) == 36
+    with pytest.raises(autotl.InputError, match="sees no GPU"):
+        autotl.load(result.run_dir, device="cuda")

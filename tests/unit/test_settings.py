@@ -94,6 +94,12 @@ def test_the_defaults_have_no_problem() -> None:
     assert check_settings(FINE) == []
 
 
+def test_gpus_for_trials_and_none_for_the_call_are_a_contradiction() -> None:
+    asked = replace(FINE, device="cpu", resources=Resources(gpus_per_trial=1))
+    assert problem_of(asked)[:2] == ("gpus_per_trial", "1, and device cpu")
+    assert check_settings(replace(asked, resources=Resources(gpus_per_trial=0))) == []
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -185,6 +191,7 @@ def test_settings_become_json() -> None:
         "resources": {"address": None, "slots": None, "cpus_per_trial": None, "gpus_per_trial": None},
         "reference": None,
         "measure_benefit": False,
+        "device": "auto",
     }
     assert FINE.to_json()["output_dir"] is None
 

@@ -42,6 +42,7 @@ def test_fit_passes_its_defaults_on(stand_in: Replace, capsys: Capture) -> None:
         "resources": Resources(),
         "reference": None,
         "measure_benefit": False,
+        "device": "auto",
         "quiet": False,
     }
     assert capsys.readouterr().out == ""
@@ -53,7 +54,7 @@ def test_fit_passes_every_option_on(stand_in: Replace) -> None:
         "--timeout 1.5h --n-trials 7 --metric log_loss --space quick --backbone resnet18 --backbone a=b.pth "
         "--reuse old --reuse older "
         "--output run --seed 3 --val-fraction 0.3 --skip-unreadable --allow-download --slots 2 --cpus-per-trial 4 "
-        "--gpus-per-trial 0.5 --address auto --reference own.npz --measure-benefit --quiet"
+        "--gpus-per-trial 0.5 --address auto --reference own.npz --measure-benefit --device cpu --quiet"
     )
     assert main(["fit", *options.split(), "photos"]) == 0
     assert fit.given == ("photos",)
@@ -72,6 +73,7 @@ def test_fit_passes_every_option_on(stand_in: Replace) -> None:
         "resources": Resources(address="auto", slots=2, cpus_per_trial=4, gpus_per_trial=0.5),
         "reference": "own.npz",
         "measure_benefit": True,
+        "device": "cpu",
         "quiet": True,
     }
 
@@ -88,7 +90,7 @@ def test_advise_passes_its_options_on(stand_in: Replace, capsys: Capture, as_jso
     advise = stand_in("advise", SimpleNamespace(to_json=lambda: {"scenario": 1}))
     options = (
         "--metric f1_macro --backbone resnet18 --reuse old --seed 3 --val-fraction 0.3 --skip-unreadable "
-        "--allow-download --timeout 2m"
+        "--allow-download --timeout 2m --device cuda"
     )
     assert main(["advise", "photos", *options.split(), *(["--json"] if as_json else [])]) == 0
     assert advise.given == ("photos",)
@@ -102,6 +104,7 @@ def test_advise_passes_its_options_on(stand_in: Replace, capsys: Capture, as_jso
         "skip_unreadable": True,
         "allow_download": True,
         "reference": None,
+        "device": "cuda",
         "quiet": as_json,
     }
     assert capsys.readouterr().out == ('{\n  "scenario": 1\n}\n' if as_json else "")
@@ -112,13 +115,13 @@ def test_fit_lists_the_problems_of_every_kind_and_starts_nothing(tmp_path: Path,
     (tmp_path / "run").touch()
     options = (
         "--timeout 5s --n-trials 0 --metric acc --space fast --backbone zzzzzqqq --output run --seed -1 "
-        "--val-fraction 0.9 --slots 0 --cpus-per-trial 0 --gpus-per-trial -1"
+        "--val-fraction 0.9 --slots 0 --cpus-per-trial 0 --gpus-per-trial -1 --device tpu"
     )
     assert main(["fit", "photos", *options.split()]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "autotl: Found 12 problems in the input:",
+        "autotl: Found 13 problems in the input:",
         "  - timeout: 5 seconds",
         "    allowed: at least 20 seconds, as a number or as 90s, 10m, 1.5h",
         "  - n_trials: 0",
@@ -135,6 +138,8 @@ def test_fit_lists_the_problems_of_every_kind_and_starts_nothing(tmp_path: Path,
         "    allowed: from 1",
         "  - gpus_per_trial: -1.0",
         "    allowed: 0 to 1, or a whole number above it",
+        "  - device: 'tpu'",
+        "    allowed: auto, cpu, cuda",
         "  - search_space 'fast': no such space",
         "    allowed: default, large_dissimilar, large_similar, quick, small_dissimilar, small_similar, or the path of "
         "a TOML file",

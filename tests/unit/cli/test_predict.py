@@ -34,8 +34,9 @@ def predictions(_fitting: None) -> list[Any]:
 def test_predictions_are_printed_in_columns(stand_in: Replace, capsys: Capture, predictions: list[Any]) -> None:
     predict = Mock(return_value=predictions)
     load = stand_in("load", SimpleNamespace(predict=predict))
-    assert main(["predict", "run", "a.jpg", "b, c.jpg"]) == 0
+    assert main(["predict", "run", "a.jpg", "b, c.jpg", "--device", "cpu"]) == 0
     assert load.given == ("run",)
+    assert load.options == {"device": "cpu"}
     predict.assert_called_once_with(["a.jpg", "b, c.jpg"])
     assert capsys.readouterr().out == "cat         0.750  a.jpg\nguinea pig  0.900  b, c.jpg\n"
 
@@ -66,6 +67,7 @@ def test_evaluate_prints_a_metric_a_line(stand_in: Replace, capsys: Capture) -> 
     )
     assert main(["evaluate", "run", "photos"]) == 0
     assert evaluate.given == ("run", "photos")
+    assert evaluate.options == {"device": "auto"}
     assert capsys.readouterr().out == (
         "accuracy           90.00% (95% interval 80.0 to 95.0%, 100 images)\n"
         "log_loss           1.2000 (95% interval 1.0000 to 1.5000, 100 images)\n"

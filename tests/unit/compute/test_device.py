@@ -18,6 +18,7 @@ from autotl.compute.device import (
     measure_device,
     pick_device,
     use_allowed_cores,
+    use_device,
     use_gpus,
 )
 
@@ -48,6 +49,14 @@ def test_without_a_planned_gpu_none_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert pick_device().type == "cpu"
     use_gpus(1.0)
     assert pick_device().type == "cuda"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("auto", "cuda"), ("cpu", "cpu"), ("cuda", "cuda")])
+def test_models_run_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "_only_cpus", name != "cpu")
+    use_device(name)
+    assert pick_device().type == kind
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from autotl.errors import InputError, SettingsError, SpaceError
 from autotl.pipeline.validate import validate
@@ -51,6 +52,18 @@ def test_a_callback_without_all_methods_is_a_problem_beside_the_others(shapes: P
         ("seed", "-1"),
         ("callbacks[1]", "SimpleNamespace has no method on_advice, on_end"),
     ]
+
+
+def test_a_gpu_that_is_not_there_is_a_problem(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingsError) as caught:
+        validate(settings(shapes, device="cuda"))
+    (problem,) = caught.value.problems
+    assert problem.where == "device"
+    assert problem.found.startswith("cuda, and torch")
+    assert problem.remedy.startswith("use auto or cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert validate(settings(shapes, device="cuda")).entries
 
 
 def test_problems_of_all_kinds_come_at_once(tmp_path: Path) -> None:

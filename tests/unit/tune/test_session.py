@@ -100,6 +100,8 @@ def test_with_gpus_the_slots_stay() -> None:
     [
         (Resources(), True, True),
         (Resources(), False, False),  # joined: its cores are not those of this machine
+        (Resources(gpus_per_trial=0.0), True, True),  # without GPUs, or with those there are left alone
+        (Resources(gpus_per_trial=0.5), True, False),
         (Resources(slots=2), True, False),
         (Resources(address="ray://somewhere:10001"), True, False),
     ],
