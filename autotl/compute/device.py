@@ -15,7 +15,10 @@ import torch
 
 from autotl.compute.depthwise import FastDepthwise
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
+"""What trials compute in: bfloat16 where it is fast, float16 with scaled gradients on GPUs that do not have it."""
+TENSOR_CORES = (7, 0)
+"""CUDA's compute capability from which float16 is several times as fast as float32."""
 ROUNDS = 6
 IMAGES, CHANNELS, SIDE, WIDER = 8, 96, 28, 4
 """Of the inverted bottleneck that is timed: images, channels, side in pixels, and how much wider its middle is."""
@@ -80,10 +83,11 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def compute(device: torch.device, precision: Precision) -> Iterator[None]:
     """Run what is inside in `precision`, on CPUs with fast depthwise convolutions."""
     with ExitStack() as stack:
-        if precision == "bf16":
-            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
-            if device.type == "cpu":
-                stack.enter_context(FastDepthwise())
+        if precision != "fp32":
+            number_format = torch.bfloat16 if precision == "bf16" else torch.float16
+            stack.enter_context(torch.autocast(device.type, dtype=number_format))
+        if precision == "bf16" and device.type == "cpu":
+            stack.enter_context(FastDepthwise())
         yield
 
 
@@ -92,7 +96,7 @@ class Speed:
     """How fast a device computes.
 
     Attributes:
-        precision: the faster of two number formats.
+        precision: the fastest number format that trains well.
         multiplications: a second on one core, in float32; infinite on a GPU, which nothing here has to wait for.
     """
 
@@ -103,7 +107,7 @@ class Speed:
 def measure_device(device: torch.device) -> Speed:
     """Whether bfloat16 is faster than float32 here, and how fast that is, by timing convolutions for half a second."""
     if device.type == "cuda":
-        return Speed("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32", math.inf)
+        return Speed(_gpu_precision(), math.inf)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that wait for one another measure what else the machine is doing
     try:
@@ -112,6 +116,12 @@ def measure_device(device: torch.device) -> Speed:
         torch.set_num_threads(threads)
     faster: Precision = "bf16" if seconds["bf16"] * GAIN_NEEDED < seconds["fp32"] else "fp32"
     return Speed(faster, MULTIPLICATIONS / seconds["fp32"])
+
+
+def _gpu_precision() -> Precision:
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if torch.cuda.get_device_capability() >= TENSOR_CORES else "fp32"
 
 
 def _best_seconds() -> dict[Precision, float]:

@@ -76,6 +76,8 @@ class FineTuning:
         self._optimizer = self._make_optimizer()
         self._shares = self._make_class_weights()
         self._class_weights = None if self._shares is None else torch.from_numpy(self._shares).to(self.device)
+        # Small gradients are zero in float16: they are scaled up, steps with infinite ones are left out.
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=task.precision == "fp16")
         self._part = 0
         self._record_anew()
         self._evaluation_batch = EVALUATION_BATCH if self.device.type == "cpu" else self.config["batch_size"]
@@ -248,15 +250,17 @@ class FineTuning:
         total = torch.zeros((), device=self.device)
         for some, wanted in zip(torch.split(inputs, part), torch.split(targets, part), strict=True):
             loss = self._loss(some, wanted, cached) / weight
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
     def _apply_gradients(self) -> None:
+        self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(
             [p for group in self._optimizer.param_groups for p in group["params"]], MAX_GRADIENT_NORM
         )
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
 
     def _mean(self, losses: list[torch.Tensor]) -> float:
         """The mean loss of an epoch so far, NaN before its first step.

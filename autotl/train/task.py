@@ -58,7 +58,7 @@ class TrainingTask:
         metric: what scores are made of.
         balanced: weight classes inversely to their frequency in the loss.
         backbones: by name.
-        precision: "bf16" or "fp32".
+        precision: see `autotl.compute.device`.
         max_t: epochs of a full trial.
         n_views: augmented views that are cached for a frozen prefix.
         cache_dir, cache_limit: of `autotl.storage.cache.DiskCache`, bytes.

@@ -86,7 +86,9 @@ def test_torch_has_no_more_threads_than_there_are_allowed_cores(
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)]
+)
 def test_compute_runs_in_the_precision_asked_for(precision: device.Precision, dtype: torch.dtype) -> None:
     layer, x = torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
     with compute(CPU, precision):
@@ -121,14 +123,18 @@ def test_precision_of_this_machine_is_one_of_two() -> None:
     assert measure_device(CPU).precision in ("bf16", "fp32")
 
 
-@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_a_gpu_is_asked_whether_it_has_bfloat16(
-    monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str
+@pytest.mark.parametrize(
+    ("supported", "capability", "precision"),
+    [(True, (9, 0), "bf16"), (False, (7, 5), "fp16"), (False, (7, 0), "fp16"), (False, (6, 1), "fp32")],
+)
+def test_a_gpu_is_asked_whether_it_has_bfloat16_or_tensor_cores(
+    monkeypatch: pytest.MonkeyPatch, supported: bool, capability: tuple[int, int], precision: str
 ) -> None:
     def is_bf16_supported(including_emulation: bool = True) -> bool:
         return supported or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert measure_device(torch.device("cuda")) == Speed(precision, math.inf)
 
 

@@ -162,6 +162,30 @@ def test_a_batch_that_cannot_be_loaded_ends_the_trial(
         FineTuning(task, config).train_epoch()
 
 
+def test_float16_trains_to_the_same_end_with_scaled_gradients(task: TrainingTask, config: Config) -> None:
+    trained = {}
+    for precision in ("fp32", "fp16"):
+        tuning = FineTuning(replace(task, precision=precision), config)
+        before = {name: tensor.detach().clone() for name, tensor in tuning.trained().items()}
+        tuning.train_epoch()
+        trained[precision] = {name: tensor.detach().clone() for name, tensor in tuning.trained().items()}
+    assert tuning._scaler.get_scale() > 1
+    moved = sum(float((trained["fp32"][name] - before[name]).square().sum()) for name in before)
+    apart = sum(float((trained["fp32"][name] - trained["fp16"][name]).square().sum()) for name in before)
+    assert 0 < apart < 0.1**2 * moved
+
+
+def test_a_step_whose_scaled_gradients_are_infinite_is_left_out(
+    task: TrainingTask, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = FineTuning(replace(task, precision="fp16"), config | {"batch_size": 8})
+    tuning._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    before = {name: tensor.detach().clone() for name, tensor in tuning.trained().items()}
+    tuning.train_epoch()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tuning.trained().items())
+    assert tuning._scaler.get_scale() == 2.0**126
+
+
 def test_a_single_image_that_does_not_fit_ends_the_trial(
     task: TrainingTask, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
