@@ -121,7 +121,8 @@ class Console:
         if result.hindsight is not None:
             self.line(f"  {result.hindsight.text}")
         ended = "interrupted after" if result.interrupted else "in"
-        self.line(f"  {result.n_searched} trials {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
+        trials = "1 trial" if result.n_searched == 1 else f"{result.n_searched} trials"
+        self.line(f"  {trials} {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
         self.line(f"  next: autotl predict {result.run_dir} IMAGES...")
 
     def trial_header(self) -> None:

@@ -291,7 +291,7 @@ def test_a_winner_says_what_became_of_the_advice(capsys: Capture) -> None:
 
 def test_trials_after_the_search_are_not_counted_as_searched(capsys: Capture) -> None:
     Console().on_end(a_result(trials=(a_trial(origin="probe"), a_trial(), a_trial(origin="benefit"))))
-    assert "  1 trials in 61 s" in capsys.readouterr().out
+    assert "  1 trial in 61 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
