@@ -38,6 +38,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._train_losses: dict[str, list[float | None]] = {}
         self._last: dict[str, dict[str, Any]] = {}
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any trial has ever said anything."""
+        return bool(self._last or self.records)
+
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Pickled as a callback that does nothing: Ray pickles callbacks for `Tuner.restore`, which is not used."""
         return tune.Callback, ()

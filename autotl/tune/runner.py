@@ -121,6 +121,7 @@ def _study_search(plan: SearchPlan, task_file: Path) -> StudySearch:
 def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder, scratch: str) -> Any:
     from ray import tune
 
+    from autotl.tune.end_of_time import EndOfTime
     from autotl.tune.trainable import FineTuningTrainable
 
     resources = {"CPU": plan.slots.cpus} | ({"GPU": plan.slots.gpus} if plan.slots.gpus else {})
@@ -132,14 +133,13 @@ def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder, scratch: s
             scheduler=tune.schedulers.FIFOScheduler(),
             num_samples=plan.n_trials or -1,
             max_concurrent_trials=plan.slots.count,
-            # The workers keep the deadline themselves; this only ends a trial that hangs.
-            time_budget_s=max(1.0, plan.task.deadline + 15 - time.time()),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="search",
             storage_path=scratch,
             callbacks=[recorder],
+            stop=EndOfTime(plan.task.deadline, lambda: recorder.has_begun),
             verbose=0,
             # The best model is saved by autotl itself; a checkpoint a trial would fill the disk.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,41 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
     assert not outcome.interrupted
     assert signal.getsignal(signal.SIGINT) == handler, "Ctrl-C after a search is no longer what it was before"
     return run, list(outcome.records), reported
+
+
+def test_a_search_whose_workers_come_too_late_ends_with_its_time(tmp_path: Path) -> None:
+    """They hang as they start, and would go on doing so."""
+
+    from ray import tune
+
+    class Late(tune.Trainable):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            import threading
+
+            threading.Event().wait(300)
+
+    run = create(tmp_path / "run")
+    run.cache.mkdir()
+    space = load_space("quick").narrow(backbone=("pretended",))
+    with RaySession(Resources(slots=1, cpus_per_trial=1)) as ray:
+        slots, begun = ray.wait(), time.time()
+        task: Any = SimpleNamespace(seed=0, max_t=2, deadline=begun + 8, to_plain=dict)
+        plan = SearchPlan(
+            run=run,
+            task=task,
+            space=space,
+            n_stages={"pretended": 3},
+            start_points=[POINT],
+            n_trials=None,
+            slots=slots,
+            first_number=1,
+            trainable=Late,
+            predict=lambda config, epochs, views_from: 0.1 * epochs,
+        )
+        records = run_search(plan, lambda record: None).records
+        seconds = time.time() - begun
+    assert [record.status for record in records] == [Status.TIMED_OUT]
+    assert seconds < 8 + 12  # Ray takes some to end an actor that does not answer
 
 
 def first_of(searched: Search, kind: str) -> TrialRecord:
