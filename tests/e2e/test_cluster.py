@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = """
-import json, sys
+import json, os, sys
+os.environ["CUDA_VISIBLE_DEVICES"] = "99"  # one that Ray believes in and torch does not see
 import ray
 from ray.cluster_utils import Cluster
 import autotl
