@@ -106,11 +106,14 @@ class Predictor:
         size, crop = self.preprocessing.input_size, self.preprocessing.crop
         with torch.inference_mode():
             for start in range(0, len(pixels), n_images):
-                batch = torch.from_numpy(np.array(pixels[start : start + n_images])).to(self.device)
+                chosen = np.arange(start, min(start + n_images, len(pixels)))
+                if start and self.device.type == "cuda":  # for a batch of another size it would choose kernels anew
+                    chosen = np.pad(chosen, (0, n_images - len(chosen)), mode="edge")
+                batch = torch.from_numpy(np.array(pixels[chosen])).to(self.device)
                 views = eval_view(batch, size, crop)
                 images = self.preprocessing.normalise(views).contiguous(memory_format=torch.channels_last)
                 rows.append(torch.softmax(self.model(images).float(), dim=1).cpu().numpy())
-        return np.concatenate(rows)
+        return np.concatenate(rows)[: len(pixels)]
 
     def _decode(self, files: Sequence[Path]) -> tuple[NDArray[np.uint8], list[Problem]]:
         """The pixels of the files that can be decoded, and a problem for each that cannot."""

@@ -118,6 +118,17 @@ def measure_device(device: torch.device) -> Speed:
     return Speed(faster, MULTIPLICATIONS / seconds["fp32"])
 
 
+def precision_here(planned: Precision) -> Precision:
+    """What a worker computes in: its GPU need not be that of the driver, which may have none.
+
+    Args:
+        planned: by the driver, for its own device.
+    """
+    if pick_device().type == "cuda":
+        return _gpu_precision()
+    return "fp32" if planned == "fp16" else planned
+
+
 def _gpu_precision() -> Precision:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from autotl.compute.device import use_gpus
+from autotl.compute.device import precision_here, use_gpus
 from autotl.compute.memory import give_back_memory, keep_freed_memory
 from autotl.records import Status
 from autotl.space.search_space import PARAMETERS
@@ -85,7 +85,8 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
     def _advance(self) -> EpochReport:
         if self._fine_tuning is None:
             use_gpus(self._task.gpus)
-            self._fine_tuning = FineTuning(self._task, self._config, self._start_weights())
+            task = replace(self._task, precision=precision_here(self._task.precision))
+            self._fine_tuning = FineTuning(task, self._config, self._start_weights())
             report = self._fine_tuning.start()
         else:
             report = self._fine_tuning.train_epoch()

@@ -107,6 +107,8 @@ class TestPrediction:
         with fake_cuda(predictor):
             model = predictor.Predictor(card, backbone.model, tuning._images.preprocessing)
             assert model.probabilities_of_pixels(pixels).shape == (3, len(task.classes))
+            model._batch = 2  # the last batch is filled up
+            assert model.probabilities_of_pixels(pixels).shape == (3, len(task.classes))
             assert model.device == CUDA
 
 

@@ -17,6 +17,7 @@ from autotl.compute.device import (
     local_cpus,
     measure_device,
     pick_device,
+    precision_here,
     use_allowed_cores,
     use_device,
     use_gpus,
@@ -136,6 +137,18 @@ def test_a_gpu_is_asked_whether_it_has_bfloat16_or_tensor_cores(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert measure_device(torch.device("cuda")) == Speed(precision, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("kind", "planned", "precision"),
+    [("cpu", "bf16", "bf16"), ("cpu", "fp32", "fp32"), ("cpu", "fp16", "fp32"), ("cuda", "fp32", "fp16")],
+)
+def test_a_worker_computes_in_what_its_own_device_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch, kind: str, planned: device.Precision, precision: str
+) -> None:
+    monkeypatch.setattr(device, "pick_device", lambda: torch.device(kind))
+    monkeypatch.setattr(device, "_gpu_precision", lambda: "fp16")
+    assert precision_here(planned) == precision
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
