@@ -1,10 +1,11 @@
-"""Full fine-tuning searched with Ray Tune, Optuna and ASHA, as Ray's documentation shows it; run by peers.py.
+"""Fine-tuning searched with Ray Tune, Optuna and ASHA, as their documentation shows it; run by peers.py.
 
     python benchmarks/peer_ray.py WORK TIMEOUT
 
-A function trainable in eager float32 with a DataLoader and timm's transforms; learning rate, batch size and weight
-decay are searched; every epoch reports its accuracy with a checkpoint; the best checkpoint predicts the test split.
-Uses nothing of autotl. WORK/manifest.csv holds path, label and split of every image.
+A function trainable in eager float32 with a DataLoader and timm's transforms; what is trained (the head, the last two
+stages, everything), learning rate, batch size and weight decay are searched; every epoch reports its accuracy with a
+checkpoint; the best checkpoint predicts the test split. Uses nothing of autotl. WORK/manifest.csv holds path, label and
+split of every image.
 """
 
 from __future__ import annotations
@@ -61,11 +62,24 @@ def accuracy(model: torch.nn.Module, images: Images) -> float:
     return right / len(images)
 
 
+def freeze(model: torch.nn.Module, trained: str) -> None:
+    """Leave the gradients of what is trained: the "head", the "last" two stages and the head, or "all"."""
+    if trained != "all":
+        model.requires_grad_(False)
+        parts = [model.get_classifier()]
+        if trained == "last":
+            parts += [*model.blocks[-2:], model.conv_head, model.bn2]
+        for part in parts:
+            part.requires_grad_(True)
+
+
 def train(config: dict[str, Any]) -> None:
     """A trial."""
     training, validation = Images(config["work"], "train", True), Images(config["work"], "val", False)
     model = timm.create_model(BACKBONE, pretrained=True, num_classes=len(training.names))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"], weight_decay=config["weight_decay"])
+    freeze(model, config["trained"])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config["lr"], weight_decay=config["weight_decay"])
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     loader = DataLoader(training, batch_size=config["batch_size"], shuffle=True, num_workers=1)
     for _ in range(EPOCHS):
@@ -94,6 +108,7 @@ def main() -> None:
         tune.with_resources(train, {"cpu": 1}),
         param_space={
             "work": work,
+            "trained": tune.choice(["head", "last", "all"]),
             "lr": tune.loguniform(1e-5, 1e-2),
             "batch_size": tune.choice([16, 32, 64]),
             "weight_decay": tune.loguniform(1e-5, 1e-1),

@@ -4,7 +4,7 @@
         [--with autogluon fastai --autogluon-python PATH --fastai-python PATH]
 
 probe      logistic regression on lite0's embeddings, written by hand (fit.py)
-ray        Ray Tune, Optuna and ASHA over full fine-tuning, as Ray documents it (peer_ray.py)
+ray        Ray Tune, Optuna and ASHA over what is trained, rates and batch size, as documented (peer_ray.py)
 autotl     `autotl fit` with lite0 alone
 autogluon  AutoGluon's MultiModalPredictor on timm's lite0 (peer_autogluon.py), in an environment of its own
 fastai     fastai's `fine_tune` with timm's lite0 (peer_fastai.py), in an environment of its own
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--timeout", type=float, default=300)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--with", dest="external", nargs="+", choices=EXTERNAL, default=[])
     for name in EXTERNAL:
         parser.add_argument(f"--{name}-python", type=Path, help=f"Python of an environment that has {name}")
