@@ -31,12 +31,15 @@ from autotl.storage.saved_model import load_card
 from autotl.train.cost import START_SECONDS, base_depth, measure_backbones, measure_speed, speed_of
 from autotl.train.probe import START_FLOOR, Probe, fit_probe, save_head
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
+from autotl.tune.node_speed import at_the_slowest, measure_nodes
 from autotl.tune.pace import Predict, images_of, predictor
 from autotl.tune.runner import SearchPlan, run_search
 from autotl.tune.session import Slots
 
 BASE_BYTES = 4 * 2**30
 """Largest size of the views from which deeper ones are computed."""
+NODES_SHARE = 0.1
+"""Of the time that is left, for the nodes of a cluster to measure themselves."""
 FEW_TRIALS = 3
 """So many do not share enough views for a base depth to pay."""
 
@@ -112,7 +115,8 @@ def _plan(
     points = start_points_of(advice.start_points, space.backbones, duplicates)
     starts = [space.clip(point, n_stages) for point in points]
     task = make_task(context, data, probed, space, choices[0], deadline)
-    task, schedule = _schedule(context, task, space, starts, choices)
+    task, cores = _as_fast_as_the_nodes(context.console, task, choices[0])
+    task, schedule = _schedule(context, task, cores, space, starts, choices)
     plan = SearchPlan(
         run=context.run,
         task=task,
@@ -126,11 +130,29 @@ def _plan(
     return plan, schedule
 
 
+def _as_fast_as_the_nodes(console: Console, task: TrainingTask, slots: Slots) -> tuple[TrainingTask, int]:
+    """The task with the costs of a cluster's slowest node, and the cores with which its speed was measured."""
+    nodes = measure_nodes(task, slots, NODES_SHARE * (task.deadline - time.time()))
+    if not nodes:
+        return task, local_cpus()
+    task, slowest = at_the_slowest(task, nodes)
+    console.line(f"  {len(nodes)} nodes measured; the time is planned for the slowest, {slowest.name}")
+    return task, slots.cpus
+
+
 def _schedule(
-    context: RunContext, task: TrainingTask, space: SearchSpace, starts: Sequence[Config], choices: Sequence[Slots]
+    context: RunContext,
+    task: TrainingTask,
+    cores: int,
+    space: SearchSpace,
+    starts: Sequence[Config],
+    choices: Sequence[Slots],
 ) -> tuple[TrainingTask, Schedule]:
-    """The task with the length of its trials and the cores of each, and how that was chosen."""
-    measured, images = (local_cpus(), task.speed), images_of(task)
+    """The task with the length of its trials and the cores of each, and how that was chosen.
+
+    `cores` is how many the speed of the task was measured with.
+    """
+    measured, images = (cores, task.speed), images_of(task)
 
     def at(chosen: Slots, views: int) -> TrainingTask:
         speed = 1.0 if chosen.gpus else speed_of(chosen.cpus, measured)

@@ -30,13 +30,13 @@ def check_nodes(run: RunDir, task: TrainingTask) -> None:
     """
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    nodes = working_nodes(ray)
     if len(nodes) < 2:
         return
     files = [str(run.path), task.store, task.manifest, *(files.state for files in task.backbones.values())]
     images = open_store(Path(task.store)).root
     files += [] if images is None else [str(images)]
-    pending = {_named(node): _ask(ray, node, files) for node in nodes}
+    pending = {named(node): _ask(ray, node, files) for node in nodes}
     answers: dict[str, Any] = {}
     ready, _ = ray.wait(list(pending.values()), num_returns=len(pending), timeout=ANSWER_SECONDS)
     for name, answer in pending.items():
@@ -77,7 +77,13 @@ def problems_of(answers: Mapping[str, Any], here: Mapping[str, str]) -> list[str
     return wrong
 
 
-def _named(node: Mapping[str, Any]) -> str:
+def working_nodes(ray: Any) -> list[Mapping[str, Any]]:
+    """Ray's description of the nodes that are alive and have cores to work with."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+
+def named(node: Mapping[str, Any]) -> str:
+    """A node in messages: its name and address, and the beginning of Ray's id, as two may share a machine."""
     return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
 
 

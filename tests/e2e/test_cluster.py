@@ -49,7 +49,9 @@ def fit_on_cluster(commands: Any, dataset: Path, folder: Path, gpus: int) -> dic
 def test_a_fit_joins_a_cluster_and_leaves_it_running(commands: Any, dataset: Path, tmp_path: Path) -> None:
     seen = fit_on_cluster(commands, dataset, tmp_path, gpus=0)
     assert all(status == "completed" for status, _ in seen["trials"]), seen["trials"]
-    assert "2 at once with one core each" in (tmp_path / "run" / "fit.log").read_text("utf-8")  # one a node
+    log = (tmp_path / "run" / "fit.log").read_text("utf-8")
+    assert "2 at once with one core each" in log  # one a node
+    assert "2 nodes measured; the time is planned for the slowest" in log
 
 
 def test_a_worker_that_sees_no_gpu_says_so_and_the_probe_is_kept(commands: Any, dataset: Path, tmp_path: Path) -> None:
