@@ -6,12 +6,12 @@ import os
 import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autotl import clock
 from autotl.console import Console, log_to_file
 from autotl.data.folder import list_folder
 from autotl.errors import Problem, raise_if_any
@@ -87,7 +87,7 @@ def fit(
             and the backbones at once; its subclass when all of them are of one kind.
         SearchError: if Ray could not be started; the best linear probe is in the run folder.
     """
-    begun = time.time()
+    begun = clock.now()
     sleep_if_others_work(starts_workers=True)
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
@@ -156,7 +156,7 @@ def advise(
     Raises:
         InputError: with every problem of the arguments and the folder at once.
     """
-    begun = time.time()
+    begun = clock.now()
     sleep_if_others_work()
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from autotl import clock
 from autotl.records import TrialRecord, interval_text
 from autotl.result import FitResult
 
@@ -45,7 +45,7 @@ class Console:
 
     Args:
         quiet: print nothing but errors.
-        deadline: time.time() at which the fit has to be done, for "time left".
+        deadline: clock.now() at which the fit has to be done, for "time left".
     """
 
     def __init__(self, *, quiet: bool = False, deadline: float = 0.0) -> None:
@@ -86,7 +86,7 @@ class Console:
             yield
             return
         columns = (TextColumn("  searching"), BarColumn(30), TextColumn("{task.fields[left]} left"))
-        end = time.time() + total
+        end = clock.now() + total
         with _Countdown(*columns, end=end, total=total, console=self._rich, transient=True):
             yield
 
@@ -148,7 +148,7 @@ class Console:
             str(record.epochs),
             f"{record.seconds:.1f}s",
             "-" if record.expected_seconds is None else f"{record.expected_seconds:.0f}s",
-            f"{max(0.0, self._deadline - time.time()):.0f}s",
+            f"{max(0.0, self._deadline - clock.now()):.0f}s",
         )
         cells = [f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True)]
         self.line("  " + " ".join(cells) + f"  {config['backbone']}", style="green" if better else None)
@@ -194,7 +194,7 @@ class _Countdown(Progress):
 
     def get_renderables(self) -> Iterator[object]:  # type: ignore[override]
         """Called at every refresh."""
-        left = max(0.0, self._end - time.time())
+        left = max(0.0, self._end - clock.now())
         if self._clock is not None:
             self.update(self._clock, completed=self._total - left, left=f"{int(left // 60)}:{int(left % 60):02d}")
         yield from super().get_renderables()

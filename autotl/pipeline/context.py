@@ -47,7 +47,7 @@ class RunContext:
         inputs: what `validate` made of them.
         run: the run folder.
         console: where progress is shown.
-        begun: time.time() at which the time given began to run.
+        begun: clock.now() at which the time given began to run.
         cache: of views and converted models.
         callbacks: called with the advice, with every trial and with the result.
     """
@@ -62,7 +62,7 @@ class RunContext:
 
     @property
     def end(self) -> float:
-        """time.time() at which the time given is over."""
+        """clock.now() at which the time given is over."""
         return self.begun + self.settings.budget.timeout
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autotl import clock
 from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit
 from autotl.advice.hindsight import compare_with_winner
@@ -67,7 +67,7 @@ def finish(
         test=tested,
         test_metrics=metrics,
         run_dir=context.run.path,
-        seconds=time.time() - context.begun,
+        seconds=clock.now() - context.begun,
         interrupted=interrupted,
         benefit=benefit,
         schedule=None if schedule is None else schedule.to_json(),
@@ -98,6 +98,6 @@ def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int6
 
 def _leave_reference_set(context: RunContext, data: PreparedData, interrupted: bool) -> None:
     """For a later run that reuses this one's model. Whatever goes wrong, the model and the result are there."""
-    seconds = min(context.end - time.time(), reference_seconds(context.settings.budget.timeout))
+    seconds = min(context.end - clock.now(), reference_seconds(context.settings.budget.timeout))
     with suppress(KeyboardInterrupt), guarded(context.console, "later runs cannot reuse this one's model"):
         leave_reference_set(context.run, data.dataset, data.store, 0.0 if interrupted else seconds, local_cpus())

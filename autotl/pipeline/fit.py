@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
+from autotl import clock
 from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit
 from autotl.compute.device import use_allowed_cores
@@ -89,7 +89,7 @@ def _measure_benefit(
         return None
     end = context.end - kept.end
     if not context.settings.measure_benefit:  # unasked, it has no more than was kept back
-        end = min(end, time.time() + kept.benefit)
+        end = min(end, clock.now() + kept.benefit)
     measured = measure_benefit(context.run, records, end)
     for trial in measured.trials:
         keep(trial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,6 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from autotl import clock
 from autotl.advice.advisor import Advice, advise
 from autotl.advice.evidence import BackboneEvidence, probe_backbone, probe_closely
 from autotl.advice.probes import LabelledFeatures, folds_of
@@ -81,8 +81,8 @@ def probe_backbones(
         timeout, serve_well = context.settings.budget.timeout, any(backbone.serves_well for backbone in probed)
         limit = context.begun + probing_seconds(timeout, searches=searches, serve_well=serve_well)
         expected = expected_seconds(entry, probed[0].prepared if probed else None)
-        if entry in optional and (entry not in data.optional or time.time() + expected > limit):
-            left = max(0.0, limit - time.time())
+        if entry in optional and (entry not in data.optional or clock.now() + expected > limit):
+            left = max(0.0, limit - clock.now())
             context.console.line(f"  {entry.name}: left out, probing would take {expected:.0f} s of {left:.0f} s left")
             continue
         prepared = data.first

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from autotl import clock
 from autotl.advice.benefit import Benefit, compare_curves
 from autotl.data.splits import stratified_order
 from autotl.records import Estimate, Status, TrialRecord, finite_or_none
@@ -63,7 +64,7 @@ def measure_benefit(run: RunDir, records: Sequence[TrialRecord], deadline: float
     Args:
         run: with the task of the search in its cache, and a model.
         records: trials of the search with the linear probes.
-        deadline: time.time() at which to stop.
+        deadline: clock.now() at which to stop.
     """
     task_file = run.cache / "task.json"
     winner = load_card(run.model)
@@ -146,7 +147,7 @@ def fitting_epochs(task: TrainingTask, config: Config, views_from: int) -> int:
         One or more.
     """
     predict, scratch = predictor(task), scratch_config(config)
-    seconds = task.deadline - time.time()
+    seconds = task.deadline - clock.now()
 
     def both(epochs: int) -> float:
         return predict(scratch, epochs, 0) + predict(config, epochs, views_from)
@@ -281,7 +282,7 @@ class Training:
 def train_in_turn(trainings: Sequence[Training], task: TrainingTask) -> None:
     """An epoch of each, as often as there are epochs and time for another round."""
     for _ in range(task.max_t):
-        if time.time() + sum(training.seconds_per_epoch for training in trainings) > task.deadline:
+        if clock.now() + sum(training.seconds_per_epoch for training in trainings) > task.deadline:
             return
         if not all(training.advance() for training in trainings):
             return

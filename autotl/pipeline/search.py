@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autotl import clock
 from autotl.advice.advisor import Advice
 from autotl.advice.ranking import choose_searched, without_duplicates
 from autotl.advice.start_points import start_points_of
@@ -80,7 +80,7 @@ def search(
     """
     kept = keep_back(context.settings, advice, data.n_images)
     plan, schedule = _plan(context, data, probed, advice, choices, context.end - kept.total, len(probes))
-    left = plan.task.deadline - time.time()
+    left = plan.task.deadline - clock.now()
     _show_plan(context.console, plan, schedule, left)
     trials: list[TrialRecord] = []
 
@@ -132,7 +132,7 @@ def _plan(
 
 def _as_fast_as_the_nodes(console: Console, task: TrainingTask, slots: Slots) -> tuple[TrainingTask, int]:
     """The task with the costs of a cluster's slowest node, and the cores with which its speed was measured."""
-    nodes = measure_nodes(task, slots, NODES_SHARE * (task.deadline - time.time()))
+    nodes = measure_nodes(task, slots, NODES_SHARE * (task.deadline - clock.now()))
     if not nodes:
         return task, local_cpus()
     task, slowest = at_the_slowest(task, nodes)
@@ -167,7 +167,7 @@ def _schedule(
         predict_with,
         images.n_train,
         len(task.classes),
-        task.deadline - time.time() - _first_seconds(task, starts),
+        task.deadline - clock.now() - _first_seconds(task, starts),
         choices,
         context.settings.budget.n_trials,
     )
@@ -240,7 +240,7 @@ def make_task(
         context, data, probed: what was measured.
         space: what is searched.
         slots: how many trials run at once.
-        deadline: time.time() at which training stops.
+        deadline: clock.now() at which training stops.
 
     Returns:
         With `speed` as measured with all cores of this machine.

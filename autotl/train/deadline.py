@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from autotl import clock
 
 MARGIN = 1.2
 """What an evaluation may take, as a multiple of what the last one took."""
@@ -12,7 +12,7 @@ class Deadline:
     """The end of a trial's time, less what evaluating the model once more takes.
 
     Args:
-        end: time.time() at which everything has to be done.
+        end: clock.now() at which everything has to be done.
 
     Attributes:
         evaluation_seconds: that the last evaluation took; whoever evaluates sets it.
@@ -25,8 +25,8 @@ class Deadline:
     @property
     def seconds_left(self) -> float:
         """Seconds for anything else than that evaluation."""
-        return max(0.0, self.end - MARGIN * self.evaluation_seconds - time.time())
+        return max(0.0, self.end - MARGIN * self.evaluation_seconds - clock.now())
 
     def is_past(self) -> bool:
         """Whether it is time to evaluate and end."""
-        return time.time() + MARGIN * self.evaluation_seconds > self.end
+        return clock.now() + MARGIN * self.evaluation_seconds > self.end

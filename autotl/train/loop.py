@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autotl import clock
 from autotl.compute.ahead import ahead
 from autotl.compute.device import compute, pick_device
 from autotl.compute.memory import give_back_memory, halve_until_it_fits, is_out_of_memory
@@ -157,7 +158,7 @@ class FineTuning:
         """Epochs this trial will have had: `max_t`, or as many as fit the time, so that its rates fall to zero."""
         if self.epoch == 0 or self.task.whole_schedule:
             return self.task.max_t
-        left, views = self.task.deadline - time.time(), self._images.views_to_make
+        left, views = self.task.deadline - clock.now(), self._images.views_to_make
         epochs = 0
         while self.epoch + epochs < self.task.max_t:
             left -= self._epoch_seconds + (self._view_seconds if epochs < views else 0.0)

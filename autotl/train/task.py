@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autotl import clock
 from autotl.compute.device import Precision
 from autotl.train.cost import NOT_MEASURED, StageSeconds
 
@@ -65,11 +66,12 @@ class TrainingTask:
         data_fingerprint: stands for the images.
         seed: of weights and order.
         cache_activations: compute frozen stages once; without it they run in every epoch, on views that are new.
-        deadline: time.time() at which training stops.
+        deadline: clock.now() at which training stops.
         threads: CPU threads of a trial.
         speed: how many times as fast as one core these train; 1 on a GPU.
         provenance: goes into the card of every saved model.
         gpus: of a trial, or the share of one; 0 trains on CPUs, even where there is a GPU.
+        anchor: of the clock that `deadline` is counted by, see `autotl.clock`.
         whole_schedule: the learning rates are those of `max_t` epochs, even where the time is up earlier.
     """
 
@@ -93,6 +95,7 @@ class TrainingTask:
     provenance: dict[str, Any]
     cache_activations: bool = True
     gpus: float = 0.0
+    anchor: clock.Anchor = field(default_factory=clock.current)
     whole_schedule: bool = False
 
     def to_plain(self) -> dict[str, Any]:
@@ -106,7 +109,8 @@ class TrainingTask:
             name: BackboneFiles(**(files | {"stages": StageSeconds.from_plain(files["stages"])}))
             for name, files in plain["backbones"].items()
         }
-        return cls(**(plain | {"backbones": backbones, "classes": tuple(plain["classes"])}))
+        anchor = clock.Anchor(**plain["anchor"])
+        return cls(**(plain | {"backbones": backbones, "classes": tuple(plain["classes"]), "anchor": anchor}))
 
     def load_manifest(self) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
         """Labels and split of every image in the store."""

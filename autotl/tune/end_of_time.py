@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from ray import tune
+
+from autotl import clock
 
 HANGING_SECONDS = 15.0
 """After the deadline, a trial that still runs hangs."""
@@ -17,7 +18,7 @@ class EndOfTime(tune.Stopper):  # type: ignore[misc]
     A worker takes seconds to start, on a busy machine a minute: one that starts after the deadline has nothing to do.
 
     Args:
-        deadline: time.time() at which training stops.
+        deadline: clock.now() at which training stops.
         has_begun: whether any trial has ever said anything.
     """
 
@@ -34,5 +35,5 @@ class EndOfTime(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Whether the search ends now."""
-        late = time.time() - self._deadline
+        late = clock.now() - self._deadline
         return late > HANGING_SECONDS or (late > 0 and not self._has_begun())

@@ -7,13 +7,13 @@ import logging
 import math
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotl import clock
 from autotl.errors import SearchError
 from autotl.interrupt import handlers_restored
 from autotl.records import TrialRecord
@@ -96,7 +96,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
     finally:
         recorder.finish()
         shutil.rmtree(scratch, ignore_errors=True)
-    done = search.finished or len(recorder.records) == plan.n_trials or time.time() >= plan.task.deadline
+    done = search.finished or len(recorder.records) == plan.n_trials or clock.now() >= plan.task.deadline
     return Searched(tuple(recorder.records), interrupted=not done)
 
 

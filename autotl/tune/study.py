@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from autotl import clock
 from autotl.records import Status
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SCRATCH_VALUES, Config, SearchSpace
@@ -116,7 +116,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         study_name: of this run.
         seed: of the sampler.
         start_points: configs tried first, in this order; they are clipped to the space.
-        deadline: time.time() by which a proposed trial has to be through its first epoch.
+        deadline: clock.now() by which a proposed trial has to be through its first epoch.
         constants: added to every config, for the worker.
         pace: says what trials will take.
         least: says from which score on a trial may be as good as the best one so far.
@@ -178,7 +178,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next config that fits the time left, or that there is none."""
-        left = self._deadline - time.time()
+        left = self._deadline - clock.now()
         if self._failures >= MAX_FAILURES:
             left = 0.0  # what fails every time will go on failing
         config = self._propose(trial_id, left) if left > 0 else None

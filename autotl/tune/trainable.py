@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from autotl import clock
 from autotl.compute.device import precision_here, use_gpus
 from autotl.compute.memory import give_back_memory, keep_freed_memory
 from autotl.records import Status
@@ -57,6 +58,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         self._begun = time.perf_counter()
         self._config = {name: config[name] for name in PARAMETERS}
         task = load_task(Path(config[TASK_KEY]))
+        clock.adopt(task.anchor)
         self._task = replace(task, max_t=config.get(EPOCHS_KEY, task.max_t))
         self._continues = config.get(CONTINUES_KEY, "")
         self._best: EpochReport | None = None
@@ -124,7 +126,7 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         if report.epoch >= self._fine_tuning.planned and not report.timed_out:
             return Status.COMPLETED
         # A trial that goes on counts as stopped: if it is ended from outside, this is its last word.
-        return Status.TIMED_OUT if report.timed_out or time.time() >= self._task.deadline else Status.STOPPED
+        return Status.TIMED_OUT if report.timed_out or clock.now() >= self._task.deadline else Status.STOPPED
 
     def _result(self, report: EpochReport | None, status: Status, error: str) -> dict[str, Any]:
         best = self._best

@@ -110,7 +110,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     for name, value in {"scores": scores, "clock": 0.0, "begun": []}.items():
         monkeypatch.setattr(Tuning, name, value)
     clock = lambda: Tuning.clock  # noqa: E731
-    monkeypatch.setattr(scratch_baseline, "time", SimpleNamespace(time=clock, perf_counter=clock))
+    monkeypatch.setattr(scratch_baseline, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(scratch_baseline, "clock", SimpleNamespace(now=clock))
     monkeypatch.setattr(scratch_baseline, "FineTuning", Tuning)
     monkeypatch.setattr(scratch_baseline, "predictor", lambda task: lambda config, epochs, views_from: 0.0)
     task = {
@@ -129,6 +130,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
         "data_fingerprint": "",
         "seed": 0,
         "deadline": -1.0,
+        "anchor": {"machine": "", "offset": 0.0},
         "threads": 1,
         "speed": 1.0,
         "provenance": {},

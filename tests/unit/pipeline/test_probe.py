@@ -46,7 +46,7 @@ def test_more_backbones_are_probed_where_frozen_features_serve_well(
         evidence: Any = SimpleNamespace(recall=recall)
         return ProbedBackbone(prepared, evidence, cast(Any, None), found)
 
-    monkeypatch.setattr(probe, "time", SimpleNamespace(time=lambda: console.now))
+    monkeypatch.setattr(probe, "clock", SimpleNamespace(now=lambda: console.now))
     monkeypatch.setattr(probe, "candidates", lambda context: ((first,), (second, third)))
     monkeypatch.setattr(probe, "expected_seconds", lambda entry, known: 15.0 if known else 0.0)
     monkeypatch.setattr(probe, "_embed", lambda context, entry, *rest: entry.name)
@@ -63,7 +63,7 @@ def test_a_backbone_that_the_images_were_not_decoded_for_is_left_out(monkeypatch
     console = Line()
     first, second = (SimpleNamespace(name=name) for name in ("first", "second"))
     evidence: Any = SimpleNamespace(recall=0.5)
-    monkeypatch.setattr(probe, "time", SimpleNamespace(time=lambda: 0.0))
+    monkeypatch.setattr(probe, "clock", SimpleNamespace(now=lambda: 0.0))
     monkeypatch.setattr(probe, "candidates", lambda context: ((first,), (second,)))
     monkeypatch.setattr(probe, "expected_seconds", lambda entry, known: 1.0)
     monkeypatch.setattr(

@@ -13,7 +13,7 @@ from autotl.train.deadline import MARGIN, Deadline
 def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock's `seconds`, which a test may set."""
     clock = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr("autotl.train.deadline.time", SimpleNamespace(time=lambda: clock.seconds))
+    monkeypatch.setattr("autotl.train.deadline.clock", SimpleNamespace(now=lambda: clock.seconds))
     return clock
 
 

@@ -223,7 +223,7 @@ def planned_epochs(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> int:
     values = {"epoch": 4, "task": task, "_epoch_seconds": 1.0, "_view_seconds": 0.0, "views": 0} | changes
     views = values.pop("views")
     tuning: Any = SimpleNamespace(_images=SimpleNamespace(views_to_make=views), **values)
-    monkeypatch.setattr("autotl.train.loop.time", SimpleNamespace(time=lambda: 0.0))
+    monkeypatch.setattr("autotl.train.loop.clock", SimpleNamespace(now=lambda: 0.0))
     return FineTuning._plan_epochs(tuning)
 
 

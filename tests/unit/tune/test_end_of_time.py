@@ -26,7 +26,7 @@ from autotl.tune.end_of_time import HANGING_SECONDS, EndOfTime
 def test_what_has_not_begun_ends_at_the_deadline_and_what_runs_a_little_later(
     monkeypatch: pytest.MonkeyPatch, now: float, begun: bool, ends: bool
 ) -> None:
-    monkeypatch.setattr(end_of_time, "time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr(end_of_time, "clock", SimpleNamespace(now=lambda: now))
     assert EndOfTime(100.0, lambda: begun).stop_all() is ends
 
 

@@ -233,7 +233,7 @@ def test_nothing_is_proposed_after_the_deadline(point: dict[str, Any], make: Mak
 def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
     point: dict[str, Any], make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: 0.0)
     pace = Pace(by_depth, max_t=4)
     # 4 epochs and the views: 10 + 4 * 10 at depth 0, 14 at depth 9. With 25 s left, only depths from 7 on fit.
     search = make(deadline=25.0, pace=pace, start_points=[point | {"freeze_depth": 9}])
@@ -247,7 +247,7 @@ def test_no_trial_is_proposed_that_does_not_fit_the_time_left(
 def test_the_first_start_point_is_tried_even_if_it_may_not_fit(
     point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: 0.0)
     search = make(deadline=5.0, pace=Pace(by_depth, max_t=4), start_points=[point])
     assert search.suggest("t0") != "FINISHED"
     assert search.expected("t0") == 10.0 + 1 * (10.0 - point["freeze_depth"])  # a single epoch, whatever it takes
@@ -264,7 +264,7 @@ def with_views(config: dict[str, Any], epochs: int, views_from: int) -> float:
 def test_where_no_start_point_fits_one_is_tried_without_its_random_views(
     left: float, point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: 0.0)
     starts = [point | {"freeze_depth": depth} for depth in (4, 0, 8)]  # 64, 40 and 48 s; 34, 40 and 18 s without views
     search = make(deadline=left, pace=Pace(with_views, max_t=4), start_points=starts)
     first = search.suggest("t0")
@@ -277,7 +277,7 @@ def test_where_no_start_point_fits_one_is_tried_without_its_random_views(
 def test_the_same_depth_of_another_backbone_is_another_first_try(
     point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: 0.0)
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: 0.0)
     starts = [point | {"backbone": name, "freeze_depth": 5} for name in ("deep", "shallow")]
     search = make(deadline=35.0, pace=Pace(with_views, max_t=4), start_points=starts)
     assert [search.suggest(f"t{place}")["backbone"] for place in range(2)] == ["deep", "shallow"]
@@ -288,7 +288,7 @@ def test_where_a_start_point_fits_none_loses_its_views(
     point: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: now[0])
     starts = [point | {"freeze_depth": depth} for depth in (7, 8, 6)]
     search = make(deadline=50.0, pace=Pace(with_views, max_t=4), start_points=starts)
     first = search.suggest("t0")  # depth 7 takes 52 s, and 6 more
@@ -304,7 +304,7 @@ def test_when_time_is_short_the_best_trial_goes_on_and_then_is_varied(
     point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: now[0])
     narrow = space().narrow(backbone=("deep",), freeze_depth=(6, 6), initial_weights=("pretrained",))
     pace = Pace(by_depth, max_t=10)
     search = make(space=narrow, deadline=100.0, start_points=[point | {"freeze_depth": 6}], pace=pace)
@@ -334,7 +334,7 @@ def test_a_trial_from_scratch_does_not_go_on(
     point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: now[0])
     narrow = space(scratch_share=1.0).narrow(backbone=("deep",), initial_weights=("scratch",))
     start = point | {"initial_weights": "scratch", "freeze_depth": 0, "layer_decay": 1.0}
     search = make(space=narrow, deadline=100.0, start_points=[start], pace=Pace(by_depth, max_t=4))
@@ -349,7 +349,7 @@ def test_a_trial_goes_on_only_where_it_is_the_best(
     point: dict[str, Any], make: Make, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("autotl.tune.study.time.time", lambda: now[0])
+    monkeypatch.setattr("autotl.tune.study.clock.now", lambda: now[0])
     narrow = space().narrow(backbone=("deep",), freeze_depth=(6, 6), initial_weights=("pretrained",))
     starts = [point | {"freeze_depth": 6, "weight_decay": decay} for decay in (0.01, 0.02)]
     search = make(space=narrow, deadline=100.0, start_points=starts, pace=Pace(by_depth, max_t=10))
