@@ -86,6 +86,8 @@ def fit(
         InputError: before anything expensive starts, with every problem of the arguments, the folder, the space
             and the backbones at once; its subclass when all of them are of one kind.
         SearchError: if Ray could not be started; the best linear probe is in the run folder.
+        MachineError: if the disk is full, files vanish or cannot be read or written; a model that was there by then is
+            in the run folder, and the exception's notes name it.
     """
     begun = clock.now()
     sleep_if_others_work(starts_workers=True)
@@ -109,6 +111,7 @@ def fit(
     from autotl.compute.device import use_device
     from autotl.pipeline.context import make_context, versions
     from autotl.pipeline.fit import fit as run_fit
+    from autotl.pipeline.guard import told
     from autotl.pipeline.validate import validate
     from autotl.tune.session import RaySession
 
@@ -118,7 +121,7 @@ def fit(
     console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
     write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
     try:
-        with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings)) as ray:
+        with told(run), noticed(), log_to_file(run.log), RaySession(_without_gpus(settings)) as ray:
             return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
     finally:
         shutil.rmtree(run.cache, ignore_errors=True)
@@ -155,6 +158,7 @@ def advise(
 
     Raises:
         InputError: with every problem of the arguments and the folder at once.
+        MachineError: if a disk is full, or files vanish or cannot be read or written.
     """
     begun = clock.now()
     sleep_if_others_work()
@@ -174,12 +178,15 @@ def advise(
     from autotl.compute.device import use_device
     from autotl.pipeline.context import make_context
     from autotl.pipeline.fit import advise as run_advise
+    from autotl.pipeline.guard import told
     from autotl.pipeline.validate import validate
 
     inputs = validate(settings)
     use_device(device)
-    with noticed(), tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
-        return run_advise(make_context(settings, inputs, RunDir(Path(folder)), Console(quiet=quiet), begun))
+    with tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
+        run = RunDir(Path(folder))
+        with told(run), noticed():
+            return run_advise(make_context(settings, inputs, run, Console(quiet=quiet), begun))
 
 
 def build_reference_set(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -18,6 +17,7 @@ from rich.text import Text
 from autotl import clock
 from autotl.records import TrialRecord, interval_text
 from autotl.result import FitResult
+from autotl.streams import SteadyStream
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
@@ -50,7 +50,8 @@ class Console:
 
     def __init__(self, *, quiet: bool = False, deadline: float = 0.0) -> None:
         # soft_wrap leaves the breaking of lines to the terminal, so that output in a file can be searched.
-        self._rich = RichConsole(quiet=quiet, highlight=False, soft_wrap=True, emoji=False)
+        output = cast(IO[str], SteadyStream("stdout"))
+        self._rich = RichConsole(file=output, quiet=quiet, highlight=False, soft_wrap=True, emoji=False)
         self._live = self._rich.is_terminal and not quiet
         self._deadline = deadline
         self._best = float("-inf")
@@ -211,20 +212,23 @@ def _is_number(text: str) -> bool:
     return text.strip("-%×. ").replace(".", "", 1).isdigit() or text == "-"
 
 
-def print_plain(text: str) -> None:
-    """Text for another program: JSON, CSV, TOML; never coloured or wrapped."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-
-
 def print_error(text: str) -> None:
     """An error message, on standard error."""
-    RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(text, style="red", markup=False)
+    output = cast(IO[str], SteadyStream("stderr"))
+    RichConsole(file=output, highlight=False, soft_wrap=True, emoji=False).print(text, style="red", markup=False)
+
+
+class _SilentFileHandler(logging.FileHandler):
+    """A log file that may fill the disk: what does not fit is not logged, and nothing is said of it a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Nothing."""
 
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Write the log of a run into `path`, with time stamps."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _SilentFileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level, log.propagate = log.level, False

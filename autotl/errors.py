@@ -7,6 +7,7 @@
     │   ├── SpaceError          a search-space file
     │   ├── BackboneError       an unknown backbone, or weights that cannot be found or do not fit
     │   └── RunFolderError      a run folder: in use, not a run folder, not writable, or not fit to be reused
+    ├── MachineError            a full disk, a file that vanished, no permission: what the machine refused
     ├── ModelFileError          a saved model that is damaged or was written by a newer autotl
     └── SearchError             the search could not be carried out (Ray did not start)
 
@@ -16,8 +17,11 @@ exception is of that area's class; problems from several areas come together as 
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
 Area = Literal["settings", "dataset", "space", "backbone", "run folder"]
@@ -54,6 +58,10 @@ class AutotlError(Exception):
     """Root of the tree: catch this to catch everything autotl raises on purpose."""
 
 
+SHOWN_PROBLEMS = 20
+"""So many are in the message of an `InputError`; all are in its `problems`."""
+
+
 class InputError(AutotlError):
     """The input cannot be used.
 
@@ -64,8 +72,15 @@ class InputError(AutotlError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
         count = len(self.problems)
-        head = f"Found {count} {'problem' if count == 1 else 'problems'} in the input:"
-        super().__init__("\n".join([head, *(f"  - {problem}" for problem in self.problems)]))
+        lines = [f"Found {count} {'problem' if count == 1 else 'problems'} in the input:"]
+        # A remedy is told once for all in a row that it is the same for.
+        for remedy, alike in groupby(self.problems[:SHOWN_PROBLEMS], lambda problem: problem.remedy):
+            *others, last = alike
+            lines += [f"  - {replace(other, remedy='', allowed='') if remedy else other}" for other in others]
+            lines.append(f"  - {last}")
+        if count > SHOWN_PROBLEMS:
+            lines.append(f"  - and {count - SHOWN_PROBLEMS} more")
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)
@@ -95,8 +110,34 @@ class ModelFileError(AutotlError):
     """A saved model that is damaged or was written by a newer autotl."""
 
 
+class MachineError(AutotlError):
+    """The machine refused something: a full disk, a file that vanished, no permission."""
+
+
 class SearchError(AutotlError):
     """The search could not be carried out."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some room there, or use another disk: `output_dir` (--output) for the run, AUTOTL_CACHE_DIR "
+    "for the cache, TMPDIR for temporary files",
+    errno.EDQUOT: "your quota there is used up: name another folder (`output_dir`, --output; AUTOTL_CACHE_DIR)",
+    errno.EACCES: "give this user the right to, or name another folder",
+    errno.EPERM: "give this user the right to, or name another folder",
+    errno.EROFS: "that disk cannot be written to: name another folder (`output_dir`, --output; AUTOTL_CACHE_DIR)",
+    errno.ENOENT: "it was there before: leave the data and the run folder as they are while autotl works on them",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+    errno.ENAMETOOLONG: "shorten the path",
+    errno.EIO: "look after that disk: its hardware reports an error",
+}
+
+
+def refused(error: OSError) -> MachineError:
+    """What the machine refused, in words: what, where, and what to do."""
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    found = error.strerror or str(error) or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    return MachineError(f"{where}{found}" + (f"\n    → {remedy}" if remedy else ""))
 
 
 _CLASS_OF_AREA: dict[Area, type[InputError]] = {

@@ -1,63 +1,134 @@
-"""Ctrl-C that is not lost.
+"""Ctrl-C that is not lost, and SIGTERM and SIGHUP that count as one.
 
-Libraries swallow it in bare `except:` clauses while they are imported, and Python itself in callbacks of the garbage
-collector. A single press counts nevertheless: `raise_if_pressed` raises it again between pieces of work.
+Libraries swallow Ctrl-C in bare `except:` clauses while they are imported, and Python itself in callbacks of the
+garbage collector. A single press counts nevertheless: `raise_if_pressed` raises it again between pieces of work. A
+second one means "at once".
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-_pressed = threading.Event()
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What a batch system, a container, or a terminal that is closed sends: the fit ends as by Ctrl-C."""
+TUNES_SIGNAL = getattr(signal, "SIGUSR1", None)
+"""Ray Tune ends a search after its current step when it gets this one."""
+TUNES_SWITCH = "TUNE_DISABLE_SIGINT_HANDLER"
+"""Set, Ray Tune leaves SIGINT to whoever handles it."""
+
+
+class _Presses:
+    """What came since `noticed` was entered.
+
+    Attributes:
+        received: the signals, in order.
+        pending: whether one has to be raised again.
+        taken: the handlers that `noticed` put in place, by signal.
+        searching: whether Ray Tune is running, which ends by itself when it is told.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.pending = False
+        self.taken: dict[int, Any] = {}
+        self.searching = False
+
+
+_presses = _Presses()
 
 
 @contextmanager
 def noticed() -> Iterator[None]:
-    """Notice Ctrl-C inside; does nothing outside the main thread, or where SIGINT has another handler than Python's."""
+    """Notice Ctrl-C inside, and SIGTERM and SIGHUP where nothing else is done with them.
+
+    Does nothing outside the main thread, or where SIGINT has another handler than Python's.
+    """
+    global _presses
     main = threading.current_thread() is threading.main_thread()
     # Equal, not identical: Python makes a second object of its handler where a library imports `_signal` anew.
     if not main or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, _note)
+    before = {signal.SIGINT: signal.default_int_handler}
+    # One that is ignored (`nohup`) or handled by the program that fits stays so.
+    before |= {number: signal.SIG_DFL for number in ENDING if signal.getsignal(number) == signal.SIG_DFL}
+    _presses = _Presses()
+    _presses.taken = dict.fromkeys(before, _note)
+    take_back()
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _pressed.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _presses.taken = {}
+        _presses.pending = False
+
+
+def take_back() -> None:
+    """Put the handlers of `noticed` in place again: Ray, as it starts, sets one of its own for SIGTERM, in C++."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in _presses.taken.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
-def handlers_restored() -> Iterator[None]:
-    """Put the handlers of Ctrl-C and of SIGUSR1 back that were there before: Ray Tune leaves its own behind.
+def search_ends_by_itself() -> Iterator[None]:
+    """While Ray Tune runs it is told to end, and is not torn out of what it is doing.
 
-    Those only end a search that is long over, so that the next Ctrl-C would be lost. Does nothing outside the
-    main thread, where handlers cannot be set.
+    The handlers that it leaves behind are taken away: they only end a search that is long over, so that the next Ctrl-C
+    would be lost. Does nothing outside the main thread, where handlers cannot be set.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGUSR1") if hasattr(signal, name)]
+    numbers = [number for number in (signal.SIGINT, TUNES_SIGNAL) if number is not None]
     before = {number: signal.getsignal(number) for number in numbers}
+    take_back()
+    _presses.searching = bool(_presses.taken)
+    own = os.environ.get(TUNES_SWITCH)
+    if _presses.searching:
+        os.environ[TUNES_SWITCH] = "1"
     try:
         yield
     finally:
+        if _presses.searching and own is None:
+            del os.environ[TUNES_SWITCH]
+        _presses.searching = False
         for number, handler in before.items():
             if handler is not None:  # one that was not set from Python cannot be put back
                 signal.signal(number, handler)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    _pressed.set()
+    _presses.received.append(number)
+    _presses.pending = True
+    told = signal.getsignal(TUNES_SIGNAL) if _presses.searching and TUNES_SIGNAL is not None else None
+    if callable(told) and not at_once():
+        _presses.pending = False
+        told(number, frame)
+        return
     raise KeyboardInterrupt
 
 
 def raise_if_pressed() -> None:
-    """Raise KeyboardInterrupt if Ctrl-C was pressed since `noticed` was entered."""
-    if _pressed.is_set():
-        _pressed.clear()
+    """Raise KeyboardInterrupt if Ctrl-C was pressed since `noticed` was entered, and has not been raised by this."""
+    take_back()
+    if _presses.pending:
+        _presses.pending = False
         raise KeyboardInterrupt
+
+
+def at_once() -> bool:
+    """Whether the user does not want to wait for anything any more: Ctrl-C was pressed twice."""
+    return len(_presses.received) > 1
+
+
+def told_to_end() -> int | None:
+    """The signal by which something else than the user ended the last fit, or None."""
+    return next((number for number in _presses.received if number != signal.SIGINT), None)

@@ -92,9 +92,18 @@ def finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader accepts: a number that is not finite (a metric without a value) is null."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+def json_text(value: Any, indent: int | None = None, *, ascii_only: bool = False) -> str:
+    """JSON that every reader accepts: a number that is not finite (a metric without a value) is null.
+
+    File names that are no UTF-8 are escaped, as everything is with `ascii_only`, and are read back as what they are.
+    """
+    plain = _finite(value)
+    text = json.dumps(plain, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(plain, indent=indent, ensure_ascii=True, allow_nan=False)
+    return text
 
 
 def _finite(value: Any) -> Any:

@@ -1,33 +1,70 @@
-"""The `autotl` command: a file a group of commands. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+"""The `autotl` command: a file a group of commands.
+
+Exit codes: 0 done (also where Ctrl-C ended a search that has a model), 1 failed, 2 bad input, 130 interrupted before
+there was anything, 143 and 129 ended by SIGTERM and SIGHUP (with a model, where there was one by then).
+"""
 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+import traceback
 from collections.abc import Sequence
 
 from autotl.cli import backbones, cache, fit, predict, reference, spaces
 from autotl.cli.output import print_failure
-from autotl.errors import AutotlError, InputError
+from autotl.errors import AutotlError, InputError, refused
+from autotl.interrupt import told_to_end
 
 GROUPS = (fit, predict, spaces, backbones, reference, cache)
 """In the order of the help."""
 
 
+DEBUG = "--debug"
+BROKEN_PIPE = 141
+"""The exit code of a program that SIGPIPE ended, as other commands in a pipeline have it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    chosen = _make_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in words  # wherever it stands
+    chosen = _make_parser().parse_args([word for word in words if word != DEBUG])
+    failed: BaseException
     try:
         chosen.run(chosen)
-    except InputError as error:
-        print_failure(str(error))
-        return 2
-    except AutotlError as error:
-        print_failure(str(error))
-        return 1
+    except BrokenPipeError:  # `| head` has seen enough
+        return BROKEN_PIPE
     except KeyboardInterrupt:
-        print_failure("interrupted")
-        return 130
-    return 0
+        failed, code = AutotlError("interrupted"), 128 + (told_to_end() or signal.SIGINT)
+    except InputError as error:
+        failed, code = error, 2
+    except AutotlError as error:
+        failed, code = error, 1
+    except OSError as error:
+        failed, code = refused(error), 1
+        failed.__cause__ = error
+    except Exception as error:  # nobody foresaw it: say what happened, and what there is nevertheless
+        failed, code = _unforeseen(error), 1
+    else:
+        ended_by = told_to_end()
+        return 0 if ended_by is None else 128 + ended_by
+    if debug:
+        traceback.print_exception(failed)
+    print_failure(failed, as_json=getattr(chosen, "json", False) or getattr(chosen, "format", "") == "json")
+    return code
+
+
+def _unforeseen(error: Exception) -> AutotlError:
+    first = next(iter(str(error).strip().splitlines()), "")
+    told = AutotlError(
+        f"unexpected {type(error).__name__}: {first}\n    → this is a fault of autotl; --debug shows where"
+    )
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    told.__cause__ = error
+    return told
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -38,6 +75,7 @@ def _make_parser() -> argparse.ArgumentParser:
         description="Advice and automatic tuning for transfer learning on images.",
         epilog="DIR holds DIR/CLASS/images, or DIR/train/CLASS/images with optional val and test beside train.",
     )
+    parser.add_argument(DEBUG, action="store_true", help="show the traceback of what goes wrong")
     parser.add_argument("--version", action="version", version=f"autotl {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in GROUPS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from autotl.compute.device import local_cpus
 from autotl.compute.memory import give_back_memory
 from autotl.data.pixels import PixelStore
 from autotl.errors import SearchError
-from autotl.pipeline.budget import reference_seconds
+from autotl.interrupt import at_once, told_to_end
+from autotl.pipeline.budget import PREDICTION_FACTOR, reference_seconds
 from autotl.pipeline.context import PreparedData, RunContext
 from autotl.pipeline.earlier_runs import leave_reference_set
 from autotl.pipeline.guard import guarded
@@ -30,6 +30,8 @@ from autotl.train.metrics import all_metrics, estimate
 
 BLOCK = 256
 """Images that are predicted at once."""
+PATIENCE = 4.0
+"""Seconds that testing may take where something else than the user ended the fit."""
 
 
 def finish(
@@ -45,7 +47,7 @@ def finish(
     """Load the winner from the run folder, measure it on the test split, write the result and hand it to callbacks.
 
     Raises:
-        KeyboardInterrupt: if the user ended the call before there was a model.
+        KeyboardInterrupt: if the user ended the call before there was a model, or pressed Ctrl-C twice.
         SearchError: if there is no model for another reason.
     """
     if not context.run.has_model:
@@ -55,9 +57,14 @@ def finish(
     predictor, card = load_predictor(context.run.model), load_card(context.run.model)
     tested: Estimate | None = None
     metrics: dict[str, float] = {}
-    with guarded(context.console, "the model was not tested on the test images"):
-        tested, metrics = _measure(predictor, data)
-    _leave_reference_set(context, data, interrupted)
+    try:
+        with guarded(context.console, "the model was not tested on the test images"):
+            tested, metrics = _measure_in_time(context, predictor, data, advice)
+        _leave_reference_set(context, data, interrupted)
+    except KeyboardInterrupt:
+        if at_once():
+            raise
+        interrupted = True
     result = FitResult(
         predictor=predictor,
         advice=advice,
@@ -76,6 +83,19 @@ def finish(
     write_json(context.run.result, result.to_json())
     context.callbacks.on_end(result)
     return result
+
+
+def _measure_in_time(
+    context: RunContext, predictor: Predictor, data: PreparedData, advice: Advice
+) -> tuple[Estimate | None, dict[str, float]]:
+    """As `_measure`, but not where whoever told the fit to end (a batch system, say) would kill it meanwhile."""
+    slowest = min(backbone.images_per_second for backbone in advice.backbones)
+    seconds = PREDICTION_FACTOR * len(data.dataset.indices("test")) / slowest
+    if told_to_end() is None or seconds <= PATIENCE:
+        return _measure(predictor, data)
+    where = f"`autotl evaluate {context.run.path} {data.dataset.root}`"
+    context.console.line(f"  told to end, so not tested on the test images (about {seconds:.0f} s); {where} does that")
+    return None, {}
 
 
 def _measure(predictor: Predictor, data: PreparedData) -> tuple[Estimate | None, dict[str, float]]:
@@ -99,5 +119,5 @@ def _predict_rows(predictor: Predictor, store: PixelStore, rows: NDArray[np.int6
 def _leave_reference_set(context: RunContext, data: PreparedData, interrupted: bool) -> None:
     """For a later run that reuses this one's model. Whatever goes wrong, the model and the result are there."""
     seconds = min(context.end - clock.now(), reference_seconds(context.settings.budget.timeout))
-    with suppress(KeyboardInterrupt), guarded(context.console, "later runs cannot reuse this one's model"):
+    with guarded(context.console, "later runs cannot reuse this one's model"):
         leave_reference_set(context.run, data.dataset, data.store, 0.0 if interrupted else seconds, local_cpus())

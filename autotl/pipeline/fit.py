@@ -9,7 +9,7 @@ from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit
 from autotl.compute.device import use_allowed_cores
 from autotl.compute.memory import keep_freed_memory
-from autotl.interrupt import raise_if_pressed
+from autotl.interrupt import at_once, raise_if_pressed
 from autotl.pipeline.budget import KeptBack, keep_back
 from autotl.pipeline.context import RunContext
 from autotl.pipeline.finish import finish
@@ -30,7 +30,7 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
     Raises:
         InputError: if images cannot be decoded, or weights cannot be loaded.
         SearchError: if Ray could not be started.
-        KeyboardInterrupt: if the user ended the call before there was any advice.
+        KeyboardInterrupt: if the user ended the call before there was any advice, or pressed Ctrl-C twice.
     """
     keep_freed_memory()
     use_allowed_cores()
@@ -54,7 +54,7 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
                 kept = keep_back(context.settings, advice, data.n_images)
                 benefit = _measure_benefit(context, advice, kept, records, keep)
     except KeyboardInterrupt:
-        if advice is None:
+        if advice is None or at_once():
             if context.run.has_model:
                 context.console.line(f"  interrupted; the best model so far is in {context.run.path}")
             raise

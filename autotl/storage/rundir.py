@@ -202,7 +202,8 @@ def abandon(run: RunDir) -> None:
         return
     names = (run.settings, run.log, run.trials, run.advice, run.space, run.journal, run.benefit, run.result)
     for path in (*names, run.path / ".lock", *run.path.glob(f"{run.journal.name}.*")):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     for folder in (run.model, run.path):
         with suppress(OSError):  # holds something else, or is not there
             folder.rmdir()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotl import clock
 from autotl.errors import SearchError
-from autotl.interrupt import handlers_restored
+from autotl.interrupt import search_ends_by_itself
 from autotl.records import TrialRecord
 from autotl.space.search_space import Config, SearchSpace
 from autotl.storage.rundir import RunDir, write_json
@@ -89,7 +89,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
     # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.
     scratch = tempfile.mkdtemp(prefix="autotl-tune-")
     try:
-        with _silenced(), handlers_restored():
+        with _silenced(), search_ends_by_itself():
             _tuner(plan, search, recorder, scratch).fit()
     except Exception as error:  # whatever it is (a node out of memory, a full disk): the best model so far is there
         raise SearchError(f"Ray Tune ended the search: {type(error).__name__}: {error}") from error

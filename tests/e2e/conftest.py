@@ -119,6 +119,7 @@ class Terminal:
             start_new_session=True,
         )
         os.close(slave)
+        self._closed = False
         self._chunks: list[bytes] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -131,6 +132,12 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         """What the key does: SIGINT to everything in the foreground."""
         os.write(self._master, b"\x03")
+
+    def hang_up(self) -> None:
+        """Close it, as a window is closed or a connection breaks: what runs on it gets SIGHUP, and cannot print."""
+        self._closed = True
+        os.killpg(self.process.pid, signal.SIGHUP)
+        os.close(self._master)
 
     def wait(self, seconds: float) -> str:
         """All output, once the command has ended."""
@@ -148,7 +155,8 @@ class Terminal:
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.wait(30)
-        os.close(self._master)
+        if not self._closed:
+            os.close(self._master)
 
 
 class Commands:

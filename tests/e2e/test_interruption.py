@@ -1,10 +1,11 @@
-"""A search that is ended from outside: by Ctrl-C, with a result, and by SIGKILL, with a model that loads."""
+"""A search that is ended from outside: by Ctrl-C or a batch system, with a result; by SIGKILL, with a model."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,3 +122,79 @@ class TestKilled:
         lines = [line.split() for line in killed.text.splitlines()]
         assert ["Search"] in lines
         assert any(words[:2] == ["1", "completed"] or words[:2] == ["1", "stopped"] for words in lines)
+
+
+class Ended(NamedTuple):
+    """A fit that was told to end after its first trial: its exit code, and the seconds it took to end."""
+
+    run: Path
+    text: str
+    code: int
+    seconds: float
+    below: dict[int, str]
+
+
+@pytest.fixture(scope="module", params=[signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def told(request: Any, commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    folder = tmp_path_factory.mktemp("told")
+    run, output = folder / "run", folder / "output.txt"
+    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
+    process = commands.start("fit", dataset, *options, cwd=folder, output=output)
+    commands.wait_for(lambda: commands.searched(run), "the first trial", process=process, output=output.read_text)
+    below = commands.descendants(process.pid)
+    begun = time.monotonic()
+    os.kill(process.pid, request.param)
+    process.wait(60)
+    seconds = time.monotonic() - begun
+    return Ended(run, output.read_text("utf-8"), process.returncode - 128, seconds, below)
+
+
+class TestToldToEnd:
+    def test_the_exit_code_names_the_signal(self, told: Ended) -> None:
+        assert told.code in (signal.SIGTERM, signal.SIGHUP), told.text
+        assert "Traceback" not in told.text
+
+    def test_it_ends_before_it_is_killed(self, told: Ended) -> None:
+        assert told.seconds < 30  # `docker stop` and systemd wait for 10 and 90 s; alone on a machine it takes 3
+
+    def test_the_result_is_there(self, told: Ended) -> None:
+        result = json.loads((told.run / "result.json").read_text("utf-8"))
+        assert result["interrupted"] is True
+        assert result["test"]["n_images"] == 18
+
+    def test_nothing_is_left_running_nor_in_the_cache(self, commands: Any, told: Ended) -> None:
+        assert told.below
+        commands.wait_for(lambda: not commands.alive(told.below), "Ray's processes to end", seconds=60)
+        assert not (told.run / "cache").exists()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_result(commands: Any, dataset: Path, tmp_path: Path) -> None:
+    run, output = tmp_path / "run", tmp_path / "output.txt"
+    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
+    process = commands.start("fit", dataset, *options, cwd=tmp_path, output=output)
+    commands.wait_for(lambda: commands.searched(run), "the first trial", process=process, output=output.read_text)
+    below = commands.descendants(process.pid)
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 128 + signal.SIGINT
+    text = output.read_text("utf-8")
+    assert f"the best model so far is in {run}" in text
+    assert "Traceback" not in text
+    assert (run / "model" / "model.json").exists()
+    assert not (run / "cache").exists()
+    commands.wait_for(lambda: not commands.alive(below), "Ray's processes to end", seconds=60)
+
+
+def test_a_terminal_that_is_closed_ends_the_fit_with_its_result(commands: Any, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
+    terminal = commands.on_terminal("fit", dataset, *options, cwd=tmp_path)
+    commands.wait_for(
+        lambda: commands.searched(run), "the first trial", process=terminal.process, output=lambda: terminal.text
+    )
+    below = commands.descendants(terminal.process.pid)
+    terminal.hang_up()
+    assert terminal.process.wait(60) == 128 + signal.SIGHUP
+    assert json.loads((run / "result.json").read_text("utf-8"))["interrupted"] is True
+    assert not (run / "cache").exists()
+    commands.wait_for(lambda: not commands.alive(below), "Ray's processes to end", seconds=60)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autotl.console import Console, log, log_to_file, print_error, print_plain, sparkline
+from autotl.console import Console, log, log_to_file, print_error, sparkline
 from autotl.records import Estimate, Status, TrialRecord
 from autotl.result import FitResult
 
@@ -255,12 +255,6 @@ def test_a_small_log_loss_is_not_shown_in_per_cent(capsys: Capture) -> None:
     result = a_result(metric="log_loss", validation=Estimate(0.05, 0.03, 0.08, 153), test=None, test_metrics={})
     Console().on_end(result)
     assert "  validation log_loss 0.0500 (95% interval 0.0300 to 0.0800, 153 images)\n" in capsys.readouterr().out
-
-
-def test_plain_text_ends_with_one_line_break(capsys: Capture) -> None:
-    print_plain("[bold] :cat:")
-    print_plain("b\n")
-    assert capsys.readouterr().out == "[bold] :cat:\nb\n"
 
 
 def test_errors_go_to_standard_error(capsys: Capture) -> None:

@@ -89,5 +89,46 @@ def test_errors_that_are_not_of_the_input_are_no_input_errors(kind: type[AutotlE
 
 def test_every_exception_of_the_module_belongs_to_the_tree() -> None:
     kinds = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
-    assert len(kinds) == 9
+    assert len(kinds) == 10
     assert all(issubclass(kind, AutotlError) for kind in kinds)
+
+
+def test_what_is_to_be_done_is_told_once_for_all_that_it_is_the_same_for() -> None:
+    alike = [Problem("dataset", f"{number}.jpg", "unreadable", remedy="remove it") for number in range(3)]
+    other = Problem("dataset", "DIR", "no such folder", remedy="name one")
+    assert str(errors.InputError([*alike, other])) == (
+        "Found 4 problems in the input:\n"
+        "  - 0.jpg: unreadable\n"
+        "  - 1.jpg: unreadable\n"
+        "  - 2.jpg: unreadable\n"
+        "    → remove it\n"
+        "  - DIR: no such folder\n"
+        "    → name one"
+    )
+
+
+def test_of_very_many_problems_the_first_are_shown_and_all_are_held() -> None:
+    problems = [Problem("dataset", f"{number}.jpg", "unreadable", remedy="remove it") for number in range(2000)]
+    error = errors.InputError(problems)
+    assert len(error.problems) == 2000
+    assert "19.jpg" in str(error)
+    assert "20.jpg" not in str(error)
+    assert str(error).endswith("    → remove it\n  - and 1980 more")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            OSError(28, "No space left on device", "/run/cache/x"),
+            "/run/cache/x: No space left on device\n    → free some",
+        ),
+        (PermissionError(13, "Permission denied", b"/x"), "/x: Permission denied\n    → give this user the right to"),
+        (OSError("pipe"), "pipe"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_the_machine_refused_is_told_with_a_remedy(error: OSError, expected: str) -> None:
+    told = errors.refused(error)
+    assert isinstance(told, errors.MachineError)
+    assert str(told).startswith(expected)

@@ -1,4 +1,4 @@
-"""Ctrl-C that somebody swallowed is raised again."""
+"""Ctrl-C that somebody swallowed is raised again; SIGTERM and SIGHUP count as one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autotl.interrupt import handlers_restored, noticed, raise_if_pressed
+from autotl.interrupt import at_once, noticed, raise_if_pressed, search_ends_by_itself, told_to_end
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_other_threads_are_left_alone() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_handlers_that_a_library_leaves_behind_are_replaced_by_those_before(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with contextlib.suppress(ValueError), handlers_restored():
+    with contextlib.suppress(ValueError), search_ends_by_itself():
         signal.signal(number, lambda number, frame: None)
         raise ValueError
     assert signal.getsignal(number) == before
@@ -95,7 +95,7 @@ def test_in_other_threads_no_handler_is_touched() -> None:
 
     def work() -> None:
         try:
-            with handlers_restored():
+            with search_ends_by_itself():
                 pass
         except BaseException as error:
             failures.append(error)
@@ -104,3 +104,55 @@ def test_in_other_threads_no_handler_is_touched() -> None:
     thread.start()
     thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_batch_system_sends_counts_as_ctrl_c(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with noticed():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        assert told_to_end() == number
+    assert signal.getsignal(number) == before
+    assert told_to_end() == number  # for the exit code
+
+
+def test_ctrl_c_is_the_user() -> None:
+    with noticed(), contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert told_to_end() is None
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    """As with `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with noticed():
+            signal.raise_signal(signal.SIGHUP)
+            raise_if_pressed()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_handler_that_was_replaced_is_taken_back() -> None:
+    with noticed():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray does while it starts
+        raise_if_pressed()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_search_is_told_once_and_torn_out_at_the_second_press() -> None:
+    told = []
+    before = signal.getsignal(signal.SIGUSR1)
+    with noticed(), search_ends_by_itself():
+        signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))  # as Ray Tune does
+        signal.raise_signal(signal.SIGINT)
+        assert told == [signal.SIGINT]
+        raise_if_pressed()  # the search has taken note
+        assert not at_once()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert at_once()
+        assert told == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGUSR1) == before

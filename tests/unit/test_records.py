@@ -129,3 +129,11 @@ def test_an_estimate_without_an_interval_comes_back_from_its_json() -> None:
     assert (again.value, again.n_images) == (0.5, 4)
     assert math.isnan(again.low)
     assert math.isnan(again.high)
+
+
+def test_a_file_name_that_is_no_utf8_is_escaped_and_read_back() -> None:
+    text = json_text({"path": "caf\udce9.jpg", "label": "é"})
+    assert text.isascii()
+    assert json.loads(text) == {"path": "caf\udce9.jpg", "label": "é"}
+    assert json_text({"label": "é"}) == '{"label": "é"}'
+    assert json_text({"label": "é"}, ascii_only=True) == '{"label": "\\u00e9"}'

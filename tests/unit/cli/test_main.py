@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from autotl.cli import main
-from autotl.errors import ModelFileError, Problem, SearchError, SettingsError
+from autotl.errors import DatasetError, ModelFileError, Problem, SearchError, SettingsError
 
 pytestmark = pytest.mark.usefixtures("_elsewhere")
 Capture = pytest.CaptureFixture[str]
@@ -90,7 +92,63 @@ def test_the_exit_code_tells_what_went_wrong(
     assert captured.err == message
 
 
-def test_a_mistake_inside_autotl_is_not_dressed_up(stand_in: Replace) -> None:
-    stand_in("fit", ZeroDivisionError("a bug"))
-    with pytest.raises(ZeroDivisionError, match="a bug"):
-        main(["fit", "photos"])
+def test_a_mistake_inside_autotl_is_called_one_and_shown_on_demand(stand_in: Replace, capsys: Capture) -> None:
+    error = ZeroDivisionError("a bug")
+    error.add_note("the best model so far is in RUN")
+    stand_in("fit", error)
+    assert main(["fit", "photos"]) == 1
+    assert capsys.readouterr().err == (
+        "autotl: unexpected ZeroDivisionError: a bug\n    → this is a fault of autotl; --debug shows where\n"
+        "the best model so far is in RUN\n"
+    )
+    assert main(["fit", "photos", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_the_machine_refuses_is_a_message(stand_in: Replace, capsys: Capture) -> None:
+    stand_in("load", PermissionError(13, "Permission denied", "/runs/1/model/model.json"))
+    assert main(["predict", "run", "photo.jpg"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "autotl: /runs/1/model/model.json: Permission denied\n    → give this user"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (SettingsError([Problem("settings", "seed", "-1", "from 0")]), "SettingsError", 2),
+        (SearchError("Ray did not start"), "SearchError", 1),
+        (OSError(28, "No space left on device"), "MachineError", 1),
+        (KeyboardInterrupt(), "AutotlError", 130),
+    ],
+)
+def test_with_json_errors_are_json(
+    stand_in: Replace, capsys: Capture, error: BaseException, kind: str, code: int
+) -> None:
+    stand_in("fit", error)
+    assert main(["fit", "photos", "--json"]) == code
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)["error"]
+    assert told["kind"] == kind
+    assert captured.err.startswith(f"autotl: {told['message']}")
+    assert told["problems"] == [
+        {"area": "settings", "where": "seed", "found": "-1", "allowed": "from 0", "remedy": ""}
+    ] * (kind == "SettingsError")
+
+
+def test_of_very_many_problems_all_are_in_a_file(stand_in: Replace, capsys: Capture) -> None:
+    problems = [Problem("dataset", f"caf\udce9{number}.jpg", "unreadable") for number in range(50)]
+    stand_in("fit", DatasetError(problems))
+    assert main(["fit", "photos", "--json"]) == 2
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)["error"]
+    assert len(told["problems"]) == 20
+    assert f"all of them: {told['all_problems']}" in captured.err
+    assert len(Path(told["all_problems"]).read_text("utf-8").splitlines()) == 50
+    Path(told["all_problems"]).unlink()
+
+
+def test_output_that_nobody_wants_more_of_is_no_error(stand_in: Replace, capsys: Capture) -> None:
+    stand_in("fit", BrokenPipeError())
+    assert main(["fit", "photos"]) == 141
+    assert capsys.readouterr() == ("", "")
