@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotl import clock
+from autotl.arguments import check_types
 from autotl.console import Console, log_to_file
 from autotl.data.folder import list_folder
 from autotl.errors import Problem, raise_if_any
@@ -89,18 +90,19 @@ def fit(
         MachineError: if the disk is full, files vanish or cannot be read or written; a model that was there by then is
             in the run folder, and the exception's notes name it.
     """
+    check_types(locals())
     begun = clock.now()
     sleep_if_others_work(starts_workers=True)
     settings = FitSettings(
         dataset_dir=Path(dataset_dir),
-        budget=Budget(as_seconds(timeout), n_trials),
+        budget=Budget(as_seconds(timeout), None if n_trials is None else int(n_trials)),
         metric=metric,
         search_space=as_space(search_space),
         backbones=as_names(backbones),
         reuse=as_paths(reuse),
         output_dir=None if output_dir is None else Path(output_dir),
-        seed=seed,
-        val_fraction=val_fraction,
+        seed=int(seed),
+        val_fraction=float(val_fraction),
         skip_unreadable=skip_unreadable,
         allow_download=allow_download,
         resources=resources or Resources(),
@@ -160,6 +162,7 @@ def advise(
         InputError: with every problem of the arguments and the folder at once.
         MachineError: if a disk is full, or files vanish or cannot be read or written.
     """
+    check_types(locals())
     begun = clock.now()
     sleep_if_others_work()
     settings = FitSettings(
@@ -168,8 +171,8 @@ def advise(
         metric=metric,
         backbones=as_names(backbones),
         reuse=as_paths(reuse),
-        seed=seed,
-        val_fraction=val_fraction,
+        seed=int(seed),
+        val_fraction=float(val_fraction),
         skip_unreadable=skip_unreadable,
         allow_download=allow_download,
         reference=None if reference is None else Path(reference),
@@ -216,6 +219,7 @@ def build_reference_set(
     Raises:
         InputError: with every problem of the arguments, the photographs and the backbone at once.
     """
+    check_types(locals())
     sleep_if_others_work()
     from autotl.compute.device import local_cpus, use_device
     from autotl.pipeline.reference_set import ReferenceRequest, build
@@ -239,6 +243,7 @@ def load(run_dir: PathLike, *, device: str = "auto") -> Predictor:
         RunFolderError: if the folder is not that of a run that has a model.
         ModelFileError: if the model is damaged or was written by a newer autotl.
     """
+    check_types(locals())
     sleep_if_others_work()
     from autotl.compute.device import use_device
     from autotl.pipeline.validate import check_device
@@ -262,6 +267,7 @@ def evaluate(run_dir: PathLike, dataset_dir: PathLike, *, device: str = "auto") 
         SettingsError, RunFolderError, ModelFileError: as `load`.
         DatasetError: if the folder cannot be used or has classes that the model does not know.
     """
+    check_types(locals())
     import numpy as np
 
     from autotl.data.splits import label_numbers

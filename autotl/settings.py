@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -21,9 +20,14 @@ METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc")
 DEVICES = ("auto", "cpu", "cuda")
 """Where models run: "auto" is a GPU where torch sees one through CUDA, else the CPU."""
 
+MOST_SEED = 2**32 - 1
+"""NumPy and Optuna take no larger seed."""
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MINIMUM_TIMEOUT = 20.0
 """Seconds: below this not even the start of Ray and a linear probe fit in."""
+MAXIMUM_TIMEOUT = 366 * 86400.0
+"""Seconds: what comes later is no time that anybody waits for."""
 
 
 def parse_duration(text: str) -> float:
@@ -117,13 +121,12 @@ class FitSettings:
 
 
 def as_seconds(timeout: float | str) -> float:
-    """`timeout` in seconds; not-a-number for a text that is not a duration, which `check_settings` reports."""
-    if not isinstance(timeout, str):
-        return float(timeout)
-    try:
-        return parse_duration(timeout)
-    except ValueError:
-        return math.nan
+    """`timeout` in seconds.
+
+    Raises:
+        ValueError: for a text that is not a duration.
+    """
+    return parse_duration(timeout) if isinstance(timeout, str) else float(timeout)
 
 
 def as_space(search_space: str | os.PathLike[str] | SearchSpace) -> str | SearchSpace:
@@ -146,10 +149,10 @@ def check_settings(settings: FitSettings) -> list[Problem]:
     resources = settings.resources
     checks = (
         (
-            math.isfinite(settings.budget.timeout) and settings.budget.timeout >= MINIMUM_TIMEOUT,
+            MINIMUM_TIMEOUT <= settings.budget.timeout <= MAXIMUM_TIMEOUT,
             "timeout",
-            f"{settings.budget.timeout:g} seconds" if math.isfinite(settings.budget.timeout) else "not a duration",
-            f"at least {MINIMUM_TIMEOUT:g} seconds, as a number or as 90s, 10m, 1.5h",
+            f"{settings.budget.timeout:g} seconds",
+            f"at least {MINIMUM_TIMEOUT:g} seconds and at most a year, as a number or as 90s, 10m, 1.5h",
         ),
         (
             settings.budget.n_trials is None or settings.budget.n_trials >= 1,
@@ -169,7 +172,7 @@ def check_settings(settings: FitSettings) -> list[Problem]:
             f"{resources.gpus_per_trial}, and device cpu",
             "0 with device cpu, or another device",
         ),
-        (settings.seed >= 0, "seed", str(settings.seed), "a whole number from 0"),
+        (0 <= settings.seed <= MOST_SEED, "seed", str(settings.seed), f"a whole number from 0 to {MOST_SEED}"),
         (0.05 <= settings.val_fraction <= 0.5, "val_fraction", f"{settings.val_fraction:g}", "0.05 to 0.5"),
         (len(settings.backbones) > 0, "backbones", "an empty list", "auto, or one name or more"),
         (resources.slots is None or resources.slots >= 1, "slots", str(resources.slots), "from 1"),

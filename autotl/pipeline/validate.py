@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import joblib
 
 from autotl.advice.reference_set import ReferenceSet, load_reference_set
 from autotl.data.folder import Listing, list_folder
@@ -14,13 +17,17 @@ from autotl.models.catalog import BackboneEntry, find_entry, load_catalog
 from autotl.models.weights import is_available, locate
 from autotl.pipeline.earlier_runs import EarlierRun, find_earlier_runs
 from autotl.result import Callback
-from autotl.settings import DEVICES, FitSettings, check_settings
+from autotl.settings import DEVICES, FitSettings, Resources, check_settings
 from autotl.space.files import load_space, space_from_plain
 from autotl.space.search_space import SearchSpace
 from autotl.storage import rundir
 
 EVENTS = ("on_advice", "on_trial", "on_end")
 """The methods of `autotl.result.Callback`."""
+MOST_SLOTS_PER_CORE = 8
+"""More trials at once would only wait for one another."""
+ANSWER_SECONDS = 5.0
+"""A Ray cluster that does not answer in so many is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,8 @@ def validate(settings: FitSettings, callbacks: Sequence[Callback] = ()) -> Valid
     Raises:
         InputError: with all problems.
     """
-    problems = [*check_settings(settings), *check_device(settings.device), *_check_callbacks(callbacks)]
+    problems = [*check_settings(settings), *check_device(settings.device), *check_resources(settings.resources)]
+    problems += _check_callbacks(callbacks)
     space, found = _find_space(settings.search_space)
     problems += found
     earlier_runs, found = find_earlier_runs(settings.reuse)
@@ -62,6 +70,7 @@ def validate(settings: FitSettings, callbacks: Sequence[Callback] = ()) -> Valid
     problems += found
     if settings.output_dir is not None:
         problems += rundir.check_free(settings.output_dir)
+    problems += _check_output_outside(settings)
     listing, found = list_folder(settings.dataset_dir, skip_unreadable=settings.skip_unreadable)
     problems += _check_metric(settings, listing)
     raise_if_any([*problems, *found])
@@ -81,6 +90,60 @@ def check_device(name: str) -> list[Problem]:
     found = f"{name}, and torch {torch.__version__} sees no GPU"
     remedy = "use auto or cpu, or install a torch with CUDA and the GPU's driver"
     return [Problem("settings", "device", found, remedy=remedy)]
+
+
+def check_resources(asked: Resources) -> list[Problem]:
+    """What this machine does not have, or where no Ray cluster answers."""
+    if asked.address is not None:
+        return _check_address(asked.address)
+    cores = local_cpus_of_this_machine()
+    problems = []
+    if (asked.slots or 0) > MOST_SLOTS_PER_CORE * cores:
+        allowed = f"at most {MOST_SLOTS_PER_CORE * cores}: this machine has {cores} cores"
+        problems.append(Problem("settings", "slots", str(asked.slots), allowed))
+    if (asked.cpus_per_trial or 0) > cores:
+        problems.append(Problem("settings", "cpus_per_trial", str(asked.cpus_per_trial), f"1 to {cores}: its cores"))
+    if (asked.gpus_per_trial or 0) > 0:
+        import torch  # here, so that other problems are told without waiting for it
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (asked.gpus_per_trial or 0) > gpus:
+            found = f"{asked.gpus_per_trial:g}, and torch sees {gpus} GPUs on this machine"
+            problems.append(Problem("settings", "gpus_per_trial", found, f"0 to {gpus}"))
+    return problems
+
+
+def local_cpus_of_this_machine() -> int:
+    """Cores that this process may use; as `autotl.compute.device.local_cpus`, without waiting for torch."""
+    return int(joblib.cpu_count())
+
+
+def _check_address(address: str) -> list[Problem]:
+    """A problem where nothing listens: Ray itself would wait for minutes."""
+    if address == "auto" or "://" in address:
+        return []
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        return [Problem("settings", "address", repr(address), 'host:port, such as 10.0.0.1:6379, or "auto"')]
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        found = f"{address}: no Ray cluster answers there ({error})"
+        remedy = "start one with `ray start --head`, or leave the address out to work on this machine"
+        return [Problem("settings", "address", found, remedy=remedy)]
+    return []
+
+
+def _check_output_outside(settings: FitSettings) -> list[Problem]:
+    """A problem if the run folder lies in the data, whose next reading would take it for a class."""
+    output = settings.output_dir or Path(rundir.DEFAULT_PARENT)
+    root, target = settings.dataset_dir.resolve(), output.resolve()
+    if root != target and root not in target.parents:
+        return []
+    remedy = "name a folder outside it (`output_dir`, --output)"
+    return [
+        Problem("run folder", f"output_dir {output}", f"lies in the data set {settings.dataset_dir}", remedy=remedy)
+    ]
 
 
 def _check_callbacks(callbacks: Sequence[Callback]) -> list[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ _RANGES = {
     "label_smoothing": (0.0, 0.5),
 }
 """Float parameters and the values that make sense for them."""
+
+LARGEST = 1_000_000
+"""Bytes of a file that may be a search space: a TOML parser takes minutes for hostile ones."""
 
 _MANY_STAGES = 10_000
 """More than any backbone has: bounds are compared as if it had so many."""
@@ -75,8 +79,9 @@ def find_space(name_or_path: str) -> Path:
     if name_or_path in shipped_names():
         return shipped
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    with suppress(OSError, ValueError):  # a name that is too long, or holds a zero byte
+        if path.is_file():
+            return path
     allowed = f"{', '.join(shipped_names())}, or the path of a TOML file"
     raise SpaceError([Problem("space", f"search_space {name_or_path!r}", "no such space", allowed)])
 
@@ -89,8 +94,11 @@ def load_space(name_or_path: str) -> SearchSpace:
     """
     path = find_space(name_or_path)
     try:
-        plain = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise SpaceError([Problem("space", str(path), f"has {size} bytes", f"at most {LARGEST}: a search space")])
+        plain = tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise SpaceError([Problem("space", str(path), f"is not a TOML file ({error})")]) from error
     return space_from_plain(plain, where=str(path))
 

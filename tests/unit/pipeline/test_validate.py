@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import torch
 
 from autotl.errors import InputError, SettingsError, SpaceError
 from autotl.pipeline.validate import validate
-from autotl.settings import Budget, FitSettings
+from autotl.settings import Budget, FitSettings, Resources
 from autotl.space.files import load_space
 
 LITE0 = "tf_efficientnet_lite0.in1k"
@@ -71,3 +72,50 @@ def test_problems_of_all_kinds_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         validate(asked)
     assert {problem.area for problem in caught.value.problems} == {"settings", "space", "run folder", "dataset"}
+
+
+def problems_of(asked: FitSettings) -> list[tuple[str, str]]:
+    with pytest.raises(InputError) as caught:
+        validate(asked)
+    return [(problem.where, problem.found) for problem in caught.value.problems]
+
+
+def test_what_the_machine_does_not_have_is_a_problem(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("autotl.pipeline.validate.joblib.cpu_count", lambda: 2)
+    asked = settings(shapes, resources=Resources(slots=100_000, cpus_per_trial=3, gpus_per_trial=1))
+    assert problems_of(asked) == [
+        ("slots", "100000"),
+        ("cpus_per_trial", "3"),
+        ("gpus_per_trial", "1, and torch sees 0 GPUs on this machine"),
+    ]
+    assert validate(settings(shapes, resources=Resources(slots=4, cpus_per_trial=2, gpus_per_trial=0))).entries
+
+
+def test_a_cluster_is_asked_for_what_this_machine_does_not_have(shapes: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        asked = Resources(address=address, slots=1000, cpus_per_trial=64, gpus_per_trial=8)
+        assert validate(settings(shapes, resources=asked)).entries
+
+
+def test_an_address_where_nothing_listens_is_a_problem(shapes: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    ((where, found),) = problems_of(settings(shapes, resources=Resources(address=address)))
+    assert where == "address"
+    assert found.startswith(f"{address}: no Ray cluster answers there (")
+
+
+@pytest.mark.parametrize("address", ["localhost", ":6379", "host:", "host:port", "host:99999", "host:0"])
+def test_a_malformed_address_is_a_problem(shapes: Path, address: str) -> None:
+    assert problems_of(settings(shapes, resources=Resources(address=address))) == [("address", repr(address))]
+
+
+def test_a_run_folder_in_the_data_is_a_problem(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = f"lies in the data set {shapes}"
+    for output in (shapes / "run", shapes / "train" / "circle" / "run"):
+        assert (f"output_dir {output}", found) in problems_of(settings(shapes, output_dir=output))
+    monkeypatch.chdir(shapes)  # the default lies below the current folder
+    assert problems_of(settings(shapes)) == [("output_dir autotl_runs", found)]
+    assert validate(settings(shapes, output_dir=tmp_path / "run")).entries

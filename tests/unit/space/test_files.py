@@ -105,7 +105,14 @@ def test_a_folder_is_no_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"name = ", "Invalid value"), (b"a = 1\na = 2", "overwrite"), (b"\xff\xfe", "utf-8")]
+    ("content", "reason"),
+    [
+        (b"name = ", "Invalid value"),
+        (b"a = 1\na = 2", "overwrite"),
+        (b"\xff\xfe", "utf-8"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, "recursion"),
+        (b"a = " + b"9" * 5000, "digits"),
+    ],
 )
 def test_a_file_that_is_not_toml_is_named_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "mine.toml"
@@ -126,3 +133,22 @@ def test_problems_in_a_file_name_the_file(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f'Found 1 problem in the input:\n  - {path}: max_t: 0\n    allowed: "auto" or a whole number from 1'
     )
+
+
+def test_a_byte_order_mark_is_no_part_of_a_space(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + (spaces_dir() / "quick.toml").read_bytes())
+    assert load_space(str(path)) == load_space("quick")
+
+
+def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"#" * 10_000_000)
+    with pytest.raises(SpaceError, match=r"has 10000000 bytes\n    allowed: at most 1000000"):
+        load_space(str(path))
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_a_name_that_can_be_no_path_is_no_space(name: str) -> None:
+    with pytest.raises(SpaceError, match="no such space"):
+        load_space(name)
