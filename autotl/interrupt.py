@@ -19,6 +19,9 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 """What a batch system, a container, or a terminal that is closed sends: the fit ends as by Ctrl-C."""
 TUNES_SIGNAL = getattr(signal, "SIGUSR1", None)
 """Ray Tune ends a search after its current step when it gets this one."""
+ERRORS = 2
+"""The file descriptor of standard error."""
+HINT = b"\r\n  ending with the best model so far; Ctrl-C again ends at once\r\n"
 TUNES_SWITCH = "TUNE_DISABLE_SIGINT_HANDLER"
 """Set, Ray Tune leaves SIGINT to whoever handles it."""
 
@@ -106,12 +109,16 @@ def search_ends_by_itself() -> Iterator[None]:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
+    if number != signal.SIGINT and told_to_end() is not None:
+        return  # the kernel and the shell both send one when a terminal is closed; a batch system repeats its own
     _presses.received.append(number)
     _presses.pending = True
     told = signal.getsignal(TUNES_SIGNAL) if _presses.searching and TUNES_SIGNAL is not None else None
     if callable(told) and not at_once():
         _presses.pending = False
         told(number, frame)
+        if number == signal.SIGINT and os.isatty(ERRORS):
+            os.write(ERRORS, HINT)  # as the only safe way to print in a signal handler
         return
     raise KeyboardInterrupt
 
@@ -126,7 +133,7 @@ def raise_if_pressed() -> None:
 
 def at_once() -> bool:
     """Whether the user does not want to wait for anything any more: Ctrl-C was pressed twice."""
-    return len(_presses.received) > 1
+    return _presses.received.count(signal.SIGINT) > 1
 
 
 def told_to_end() -> int | None:

@@ -169,16 +169,18 @@ class TestToldToEnd:
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_result(commands: Any, dataset: Path, tmp_path: Path) -> None:
-    run, output = tmp_path / "run", tmp_path / "output.txt"
+    run = tmp_path / "run"
     options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
-    process = commands.start("fit", dataset, *options, cwd=tmp_path, output=output)
-    commands.wait_for(lambda: commands.searched(run), "the first trial", process=process, output=output.read_text)
-    below = commands.descendants(process.pid)
-    os.kill(process.pid, signal.SIGINT)
-    os.kill(process.pid, signal.SIGINT)
-    assert process.wait(60) == 128 + signal.SIGINT
-    text = output.read_text("utf-8")
-    assert f"the best model so far is in {run}" in text
+    terminal = commands.on_terminal("fit", dataset, *options, cwd=tmp_path)
+    watched = {"process": terminal.process, "output": lambda: terminal.text}
+    commands.wait_for(lambda: commands.searched(run), "the first trial", **watched)
+    below = commands.descendants(terminal.process.pid)
+    terminal.press_ctrl_c()
+    commands.wait_for(lambda: "Ctrl-C again ends at once" in terminal.text, "the hint", **watched)
+    terminal.press_ctrl_c()
+    text = terminal.wait(60)
+    assert terminal.process.returncode == 128 + signal.SIGINT, text
+    assert f"the best model so far is in {run}" in " ".join(text.split())
     assert "Traceback" not in text
     assert (run / "model" / "model.json").exists()
     assert not (run / "cache").exists()

@@ -117,6 +117,16 @@ def test_what_a_batch_system_sends_counts_as_ctrl_c(number: signal.Signals) -> N
     assert told_to_end() == number  # for the exit code
 
 
+def test_a_signal_that_is_repeated_counts_once() -> None:
+    with noticed():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        assert not at_once()
+        assert told_to_end() == signal.SIGHUP
+
+
 def test_ctrl_c_is_the_user() -> None:
     with noticed(), contextlib.suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
