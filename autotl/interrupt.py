@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -19,6 +19,8 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 """What a batch system, a container, or a terminal that is closed sends: the fit ends as by Ctrl-C."""
 TUNES_SIGNAL = getattr(signal, "SIGUSR1", None)
 """Ray Tune ends a search after its current step when it gets this one."""
+PATIENCE = 4.0
+"""Seconds that a search may take to end by itself when something else than the user ends it, and will soon kill it."""
 ERRORS = 2
 """The file descriptor of standard error."""
 HINT = b"\r\n  ending with the best model so far; Ctrl-C again ends at once\r\n"
@@ -34,6 +36,8 @@ class _Presses:
         pending: whether one has to be raised again.
         taken: the handlers that `noticed` put in place, by signal.
         searching: whether Ray Tune is running, which ends by itself when it is told.
+        torn_out, timer: whether it was told and has not ended in `PATIENCE`, and what looks after that.
+        search_over, last_resort: whether it has ended, and what is done where it cannot.
     """
 
     def __init__(self) -> None:
@@ -41,6 +45,10 @@ class _Presses:
         self.pending = False
         self.taken: dict[int, Any] = {}
         self.searching = False
+        self.torn_out = False
+        self.timer: threading.Timer | None = None
+        self.search_over = threading.Event()
+        self.last_resort: Callable[[], None] = lambda: None
 
 
 _presses = _Presses()
@@ -81,11 +89,14 @@ def take_back() -> None:
 
 
 @contextmanager
-def search_ends_by_itself() -> Iterator[None]:
+def search_ends_by_itself(last_resort: Callable[[], None] = lambda: None) -> Iterator[None]:
     """While Ray Tune runs it is told to end, and is not torn out of what it is doing.
 
     The handlers that it leaves behind are taken away: they only end a search that is long over, so that the next Ctrl-C
     would be lost. Does nothing outside the main thread, where handlers cannot be set.
+
+    Args:
+        last_resort: called in another thread, before the process is ended because the search cannot end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -93,13 +104,17 @@ def search_ends_by_itself() -> Iterator[None]:
     numbers = [number for number in (signal.SIGINT, TUNES_SIGNAL) if number is not None]
     before = {number: signal.getsignal(number) for number in numbers}
     take_back()
-    _presses.searching = bool(_presses.taken)
+    _presses.searching, _presses.last_resort = bool(_presses.taken), last_resort
+    _presses.search_over.clear()
     own = os.environ.get(TUNES_SWITCH)
     if _presses.searching:
         os.environ[TUNES_SWITCH] = "1"
     try:
         yield
     finally:
+        _presses.search_over.set()
+        if _presses.timer is not None:
+            _presses.timer.cancel()
         if _presses.searching and own is None:
             del os.environ[TUNES_SWITCH]
         _presses.searching = False
@@ -108,7 +123,24 @@ def search_ends_by_itself() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def _tear_out(presses: _Presses, number: int) -> None:
+    """Called in a thread of its own: raise KeyboardInterrupt in the search, if it still runs.
+
+    Where Ray's own processes are gone, its calls do not come back, not even for that: then this process ends here.
+    """
+    if not presses.searching:
+        return
+    presses.torn_out = True
+    os.kill(os.getpid(), signal.SIGINT)  # Python handles it in the main thread
+    if not presses.search_over.wait(PATIENCE):
+        presses.last_resort()
+        os._exit(128 + number)
+
+
 def _note(number: int, frame: FrameType | None) -> None:
+    if _presses.torn_out:
+        _presses.torn_out = False
+        raise KeyboardInterrupt
     if number != signal.SIGINT and told_to_end() is not None:
         return  # the kernel and the shell both send one when a terminal is closed; a batch system repeats its own
     _presses.received.append(number)
@@ -117,6 +149,10 @@ def _note(number: int, frame: FrameType | None) -> None:
     if callable(told) and not at_once():
         _presses.pending = False
         told(number, frame)
+        if number != signal.SIGINT:  # Ray's processes may have got it, too, and then never answer
+            _presses.timer = threading.Timer(PATIENCE, _tear_out, [_presses, number])
+            _presses.timer.daemon = True
+            _presses.timer.start()
         if number == signal.SIGINT and os.isatty(ERRORS):
             os.write(ERRORS, HINT)  # as the only safe way to print in a signal handler
         return

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from autotl.tune.recorder import Recorder
     from autotl.tune.study import StudySearch
 
+log = logging.getLogger("autotl")
+
 MIN_TRIAL_SECONDS = 2.0
 """No trial is proposed when less time than this is left."""
 
@@ -89,7 +91,7 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
     # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.
     scratch = tempfile.mkdtemp(prefix="autotl-tune-")
     try:
-        with _silenced(), search_ends_by_itself():
+        with _silenced(), search_ends_by_itself(lambda: _clean_up(plan.run, scratch)):
             _tuner(plan, search, recorder, scratch).fit()
     except Exception as error:  # whatever it is (a node out of memory, a full disk): the best model so far is there
         raise SearchError(f"Ray Tune ended the search: {type(error).__name__}: {error}") from error
@@ -98,6 +100,13 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
         shutil.rmtree(scratch, ignore_errors=True)
     done = search.finished or len(recorder.records) == plan.n_trials or clock.now() >= plan.task.deadline
     return Searched(tuple(recorder.records), interrupted=not done)
+
+
+def _clean_up(run: RunDir, scratch: str) -> None:
+    """What is left to do where Ray's processes were killed and its calls do not come back: the best model is saved."""
+    for folder in (run.cache, Path(scratch)):
+        shutil.rmtree(folder, ignore_errors=True)
+    log.error("ended: Ray's processes are gone; the best model so far is in %s", run.path)
 
 
 def _study_search(plan: SearchPlan, task_file: Path) -> StudySearch:

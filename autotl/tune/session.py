@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -170,6 +171,9 @@ class RaySession:
         return slot_choices(slots, local_cpus()) if free else (slots,)
 
     def _start(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Ray's processes inherit it: a terminal that is closed ends the fit, which still needs them for a moment.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             self._slots = self._connect()
         except BaseException as error:  # carried to the thread that waits

@@ -200,3 +200,18 @@ def test_a_terminal_that_is_closed_ends_the_fit_with_its_result(commands: Any, d
     assert json.loads((run / "result.json").read_text("utf-8"))["interrupted"] is True
     assert not (run / "cache").exists()
     commands.wait_for(lambda: not commands.alive(below), "Ray's processes to end", seconds=60)
+
+
+def test_what_ends_all_processes_at_once_leaves_the_model(commands: Any, dataset: Path, tmp_path: Path) -> None:
+    """As Slurm and systemd do: Ray's processes are gone before the search can end, and its calls do not come back."""
+    run = tmp_path / "run"
+    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
+    terminal = commands.on_terminal("fit", dataset, *options, cwd=tmp_path)
+    commands.wait_for(
+        lambda: commands.searched(run), "the first trial", process=terminal.process, output=lambda: terminal.text
+    )
+    os.killpg(terminal.process.pid, signal.SIGTERM)
+    terminal.wait(60)
+    assert terminal.process.returncode == 128 + signal.SIGTERM
+    assert (run / "model" / "model.json").exists()
+    assert not (run / "cache").exists()
