@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from autotl.records import Estimate
 from autotl.result import Callback, FitResult
 from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds, as_space
 from autotl.storage import rundir
+from autotl.storage.leftovers import listed, sweep
 from autotl.storage.rundir import RunDir, write_json
 from autotl.threads import sleep_if_others_work
 
@@ -119,15 +119,14 @@ def fit(
 
     inputs = validate(settings, callbacks)
     use_device(device)
-    run = rundir.create(settings.output_dir or rundir.default_path(settings.dataset_dir))
     console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
-    write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
-    try:
-        with told(run), noticed(), log_to_file(run.log), RaySession(_without_gpus(settings)) as ray:
-            return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
-    finally:
-        shutil.rmtree(run.cache, ignore_errors=True)
-        rundir.abandon(run)
+    sweep()
+    with rundir.occupied(settings.output_dir or rundir.default_path(settings.dataset_dir)) as run:
+        write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
+        with told(run), listed() as leftovers, noticed(), log_to_file(run.log):
+            leftovers.add(run.cache)
+            with RaySession(_without_gpus(settings), leftovers.add) as ray:
+                return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
 
 
 def _without_gpus(settings: FitSettings) -> Resources:

@@ -35,7 +35,10 @@ def _cache_show(chosen: argparse.Namespace) -> None:
 
 def _cache_clear(chosen: argparse.Namespace) -> None:
     from autotl.storage.cache import DiskCache, default_folder
+    from autotl.storage.leftovers import sweep
 
+    for folder in sweep():
+        print_text(f"{folder} removed: a fit that was killed left it")
     print_text(f"{DiskCache(default_folder()).clear() / 2**30:.2f} GiB freed")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from autotl.errors import Problem, RunFolderError
 from autotl.records import json_text
 
 DEFAULT_PARENT = "autotl_runs"
+FIT_LOCK = ".fit.lock"
+"""Held in a run folder as long as a fit runs there."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -167,6 +170,8 @@ def check_free(path: Path) -> list[Problem]:
     where = f"output_dir {path}"
     if path.exists() and not path.is_dir():
         return [Problem("run folder", where, "is a file", "a new or empty folder")]
+    if _is_dead(RunDir(path)):
+        return []
     if path.is_dir() and (path / "settings.json").exists():
         remedy = "name another folder, or load that run with autotl.load"
         return [Problem("run folder", where, "already holds a run", "a new or empty folder", remedy)]
@@ -196,17 +201,75 @@ def create(path: Path) -> RunDir:
     return RunDir(path.absolute())
 
 
-def abandon(run: RunDir) -> None:
-    """Free the folder of a fit that ended before it had a model, so that it can be used again."""
-    if run.has_model:
-        return
-    names = (run.settings, run.log, run.trials, run.advice, run.space, run.journal, run.benefit, run.result)
-    for path in (*names, run.path / ".lock", *run.path.glob(f"{run.journal.name}.*")):
+def _is_dead(run: RunDir, *, locked: bool = False) -> bool:
+    """Whether a fit was killed there before it had a model: then its folder is free.
+
+    `locked` says that nobody else has its lock.
+    """
+    if not run.settings.exists() or run.has_model or not _holds_nothing_else(run):
+        return False
+    if locked:
+        return True
+    try:
+        with FileLock(run.path / FIT_LOCK, timeout=0):
+            return True
+    except (Timeout, OSError):
+        return False
+
+
+def _holds_nothing_else(run: RunDir) -> bool:
+    """Whether all that is in the folder is a fit's: other programs have a settings.json and a cache as well."""
+    names = {path.name for path in (*_files(run), run.cache, run.model)} | {".lock", FIT_LOCK}
+    return all(path.name in names or path.name.startswith(run.journal.name) for path in run.path.iterdir())
+
+
+def _files(run: RunDir) -> tuple[Path, ...]:
+    return run.settings, run.log, run.trials, run.advice, run.space, run.journal, run.benefit, run.result
+
+
+@contextmanager
+def occupied(path: Path) -> Iterator[RunDir]:
+    """Make the run folder, and keep other fits out of it until this one has ended; `check_free` has been asked before.
+
+    One that ends before it had a model leaves nothing.
+
+    Raises:
+        RunFolderError: if the folder cannot be made, or another fit has just begun there.
+    """
+    lock = FileLock(path.absolute() / FIT_LOCK, timeout=0)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise RunFolderError([Problem("run folder", str(path), "another fit has just begun there")]) from error
+    except OSError as error:
+        raise RunFolderError([Problem("run folder", str(path), f"cannot be made ({error})")]) from error
+    try:
+        if _is_dead(RunDir(path), locked=True):
+            _clear(RunDir(path))
+        run = create(path)
+    except RunFolderError:
+        lock.release()
+        raise
+    try:
+        yield run
+    finally:
+        if not run.has_model:
+            _clear(run)
+        lock.release()
+        with suppress(OSError):
+            (run.path / FIT_LOCK).unlink()
+        with suppress(OSError):  # holds something else
+            run.path.rmdir()
+
+
+def _clear(run: RunDir) -> None:
+    """Remove the files of a fit that ended before it had a model, so that its folder can be used again."""
+    for path in (*_files(run), run.path / ".lock", *run.path.glob(f"{run.journal.name}.*")):
         with suppress(OSError):
             path.unlink()
-    for folder in (run.model, run.path):
-        with suppress(OSError):  # holds something else, or is not there
-            folder.rmdir()
+    for folder in (run.cache, run.model):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find(path: str | os.PathLike[str]) -> RunDir:

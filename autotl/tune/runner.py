@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,24 +87,20 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
     write_json(task_file, plan.task.to_plain())
     search = _study_search(plan, task_file)
     recorder = Recorder(plan.run, search, plan.first_number, on_trial)
-    # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.
-    scratch = tempfile.mkdtemp(prefix="autotl-tune-")
     try:
-        with _silenced(), search_ends_by_itself(lambda: _clean_up(plan.run, scratch)):
-            _tuner(plan, search, recorder, scratch).fit()
+        with _silenced(), search_ends_by_itself(lambda: _clean_up(plan.run)):
+            _tuner(plan, search, recorder).fit()
     except Exception as error:  # whatever it is (a node out of memory, a full disk): the best model so far is there
         raise SearchError(f"Ray Tune ended the search: {type(error).__name__}: {error}") from error
     finally:
         recorder.finish()
-        shutil.rmtree(scratch, ignore_errors=True)
     done = search.finished or len(recorder.records) == plan.n_trials or clock.now() >= plan.task.deadline
     return Searched(tuple(recorder.records), interrupted=not done)
 
 
-def _clean_up(run: RunDir, scratch: str) -> None:
+def _clean_up(run: RunDir) -> None:
     """What is left to do where Ray's processes were killed and its calls do not come back: the best model is saved."""
-    for folder in (run.cache, Path(scratch)):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(run.cache, ignore_errors=True)
     log.error("ended: Ray's processes are gone; the best model so far is in %s", run.path)
 
 
@@ -127,7 +122,7 @@ def _study_search(plan: SearchPlan, task_file: Path) -> StudySearch:
     )
 
 
-def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder, scratch: str) -> Any:
+def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder) -> Any:
     from ray import tune
 
     from autotl.tune.end_of_time import EndOfTime
@@ -146,7 +141,8 @@ def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder, scratch: s
         ),
         run_config=tune.RunConfig(
             name="search",
-            storage_path=scratch,
+            # Ray Tune insists on a place for its own state; nothing in it is needed afterwards.
+            storage_path=str(plan.run.cache / "tune"),
             callbacks=[recorder],
             stop=EndOfTime(plan.task.deadline, lambda: recorder.has_begun),
             verbose=0,

@@ -8,8 +8,9 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from autotl.compute.device import local_cpus
@@ -115,12 +116,17 @@ def _gpu_slots(gpus: int, per_trial: float) -> int:
 class RaySession:
     """Ray, started in the background while the images are embedded, and left as it was found.
 
+    Args:
+        resources: what trials run on.
+        leaves: told the folder of Ray's logs and sockets, which nobody needs when this call's own Ray has ended.
+
     Use as a context manager; `wait` and `choices` return slots when Ray is up. The thread that starts Ray lives until
     the session ends: Linux kills Ray's processes when the thread that started them ends, not only with the process.
     """
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, leaves: Callable[[Path], None] = lambda folder: None) -> None:
         self._resources = resources
+        self._leaves = leaves
         self._slots: Slots | None = None
         self._error: BaseException | None = None
         self._owned = False
@@ -197,7 +203,7 @@ class RaySession:
             self._owned = True
             return self._plan_for_cluster(ray)
         slots = plan_slots([Node(local_cpus(), _local_gpus())], self._resources)
-        ray.init(
+        begun = ray.init(
             address="local",
             num_cpus=max(local_cpus(), slots.count * slots.cpus),
             num_gpus=_local_gpus() or None,
@@ -206,6 +212,7 @@ class RaySession:
             **quiet,
         )
         self._owned = True
+        self._leaves(Path(begun.address_info["session_dir"]))
         return slots
 
     def _plan_for_cluster(self, ray: Any) -> Slots:

@@ -188,11 +188,62 @@ def test_a_file_cannot_be_a_run_folder(tmp_path: Path) -> None:
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "settings.json").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").touch()
     (problem,) = rundir.check_free(tmp_path)
     assert str(problem) == (
         f"output_dir {tmp_path}: already holds a run\n    allowed: a new or empty folder\n"
         "    → name another folder, or load that run with autotl.load"
     )
+
+
+def dead_run(folder: Path) -> Path:
+    """As a fit leaves it that was killed before it had a model."""
+    for name in ("settings.json", "fit.log", "cache/pixels.u8", "model/.weights.tmp", "study.journal.lock.x"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_a_fit_that_was_killed_before_it_had_a_model_does_not_block_its_folder(tmp_path: Path) -> None:
+    folder = dead_run(tmp_path / "run")
+    assert rundir.check_free(folder) == []
+    with rundir.occupied(folder) as run:
+        assert sorted(path.name for path in run.path.iterdir()) == [".fit.lock", "settings.json"]
+    assert not folder.exists()  # this one had no model either
+
+
+@pytest.mark.parametrize("name", ["thesis.doc", "cache2"])
+def test_another_programs_folder_is_never_cleared(tmp_path: Path, name: str) -> None:
+    folder = dead_run(tmp_path / "run")
+    (folder / name).touch()
+    (problem,) = rundir.check_free(folder)
+    assert problem.found == "already holds a run"
+    with pytest.raises(RunFolderError), rundir.occupied(folder):
+        pass
+    assert (folder / "cache" / "pixels.u8").exists()
+
+
+def test_a_folder_in_which_a_fit_runs_is_taken(tmp_path: Path) -> None:
+    with rundir.occupied(tmp_path / "run") as run:
+        (problem,) = rundir.check_free(run.path)
+        assert problem.found == "already holds a run"
+        with pytest.raises(RunFolderError, match="another fit has just begun there"), rundir.occupied(run.path):
+            pass
+        assert run.settings.exists()
+
+
+def test_a_run_with_a_model_stays(tmp_path: Path) -> None:
+    with rundir.occupied(tmp_path / "run") as run:
+        run.model.mkdir()
+        (run.model / "model.json").touch()
+    assert sorted(path.name for path in run.path.iterdir()) == ["model", "settings.json"]
+
+
+def test_a_folder_that_cannot_be_occupied_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot be made"), rundir.occupied(tmp_path / "file" / "run"):
+        pass
 
 
 def test_a_folder_with_anything_else_in_it_is_not_used(tmp_path: Path) -> None:
