@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from autotl import clock
 from autotl.arguments import check_types
 from autotl.console import Console, log_to_file
 from autotl.data.folder import list_folder
-from autotl.errors import Problem, raise_if_any
+from autotl.errors import Problem, SettingsError, raise_if_any
 from autotl.interrupt import noticed
 from autotl.records import Estimate
 from autotl.result import Callback, FitResult
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from autotl.advice.reference_set import ReferenceSet
     from autotl.predictor import Predictor
     from autotl.space.search_space import SearchSpace
+
+_fitting = threading.Lock()
+"""Held during a fit: Ray, the log and the signal handlers are the process's, and two fits would share the cores."""
 
 PathLike = str | os.PathLike[str]
 
@@ -118,15 +123,31 @@ def fit(
     from autotl.tune.session import RaySession
 
     inputs = validate(settings, callbacks)
-    use_device(device)
-    console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
-    sweep()
-    with rundir.occupied(settings.output_dir or rundir.default_path(settings.dataset_dir)) as run:
+    output = settings.output_dir or rundir.default_path(settings.dataset_dir)
+    with _only_fit(), rundir.occupied(output) as run, told(run), listed() as leftovers:
         write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
-        with told(run), listed() as leftovers, noticed(), log_to_file(run.log):
-            leftovers.add(run.cache)
-            with RaySession(_without_gpus(settings), leftovers.add) as ray:
-                return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
+        leftovers.add(run.cache)
+        sweep()
+        use_device(device)
+        console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
+        with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add) as ray:
+            return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
+
+
+@contextmanager
+def _only_fit() -> Iterator[None]:
+    """One at a time in a process.
+
+    Raises:
+        SettingsError: if another thread fits.
+    """
+    if not _fitting.acquire(blocking=False):
+        remedy = "wait for it, or start this one in a process of its own"
+        raise SettingsError([Problem("settings", "fit", "another fit is running in this process", remedy=remedy)])
+    try:
+        yield
+    finally:
+        _fitting.release()
 
 
 def _without_gpus(settings: FitSettings) -> Resources:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from numpy.typing import NDArray
 
@@ -166,6 +167,9 @@ def load_predictor(folder: Path) -> Predictor:
     try:
         backbone = create(card.backbone, len(card.classes), None)
         backbone.model.load_state_dict(state)
-    except (BackboneError, RuntimeError) as error:
+    except BackboneError as error:
+        found = f"timm {timm.__version__} does not know {card.backbone}"
+        raise ModelFileError(f"{folder}: {found}\n    → install timm {card.timm_version}") from error
+    except RuntimeError as error:
         raise ModelFileError(f"{folder}: the weights do not fit {card.backbone} ({error})") from error
     return Predictor(card, backbone.model, Preprocessing.from_json(card.preprocessing))

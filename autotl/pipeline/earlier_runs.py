@@ -142,7 +142,7 @@ def _check_model(run: RunDir, card: ModelCard, where: str) -> tuple[BackboneEntr
         entry = entry_of(run, card)
     except BackboneError:
         found = f"its architecture {card.backbone!r} is unknown to this version of timm"
-        remedy = f"install timm {card.provenance.get('versions', {}).get('timm', 'as it was then')}"
+        remedy = f"install timm {card.timm_version}"
         return None, [Problem("run folder", where, found, remedy=remedy)]
     try:
         load_pretrained(entry, locate(entry))

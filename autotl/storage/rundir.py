@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         plain = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError([Problem("run folder", str(path), f"cannot be read ({error})")]) from error
     if not isinstance(plain, dict):
         raise RunFolderError([Problem("run folder", str(path), "holds no JSON object")])

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 
 from autotl.errors import ModelFileError
 from autotl.records import Estimate
+from autotl.storage.card_checks import problems_of_card
 from autotl.storage.rundir import RunDir, write_atomically, write_json
 
 FORMAT_VERSION = 1
@@ -68,6 +69,12 @@ class ModelCard:
         width = self.validation.high - self.validation.low
         return width / (2 * NORMAL_95) if math.isfinite(width) else 0.0
 
+    @property
+    def timm_version(self) -> str:
+        """Of the timm that it was made with, or "as it was then"."""
+        versions = self.provenance.get("versions")
+        return str(versions.get("timm")) if isinstance(versions, dict) else "as it was then"
+
     def better_than(self, other: ModelCard | None) -> bool:
         """Whether this one is to be kept: a higher score, or the same score with a lower log loss.
 
@@ -105,23 +112,24 @@ def load_card(folder: Path) -> ModelCard:
     path = folder / "model.json"
     try:
         plain = json.loads(path.read_text("utf-8"))
-        version = int(plain["format_version"])
-        if version > FORMAT_VERSION:
-            raise ModelFileError(
-                f"{path}: format {version} is newer than this autotl reads ({FORMAT_VERSION}): upgrade"
-            )
-        return ModelCard(
-            **(plain | {"classes": tuple(plain["classes"]), "validation": Estimate.from_json(plain["validation"])})
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+    version = plain.get("format_version") if isinstance(plain, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ModelFileError(f"{path}: format {version} is newer than this autotl reads ({FORMAT_VERSION}): upgrade")
+    problems = problems_of_card(plain)
+    if problems:
+        raise ModelFileError("\n".join([f"{path}: is no model card of autotl:", *(f"  - {one}" for one in problems)]))
+    log_loss = math.nan if plain["log_loss"] is None else plain["log_loss"]
+    changed = {"classes": tuple(plain["classes"]), "validation": Estimate.from_json(plain["validation"])}
+    return ModelCard(**(plain | changed | {"log_loss": log_loss}))
 
 
 def load_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     """The weights of a saved model.
 
     Raises:
-        ModelFileError: if the file is missing or its checksum differs.
+        ModelFileError: if the file is missing, its checksum differs, or it holds no finite tensors.
     """
     path = folder / card.weights
     try:
@@ -130,7 +138,13 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
         raise ModelFileError(f"{path}: cannot be read ({error})") from error
     if hashlib.sha256(content).hexdigest() != card.sha256:
         raise ModelFileError(f"{path}: SHA-256 differs from the one in model.json; the file is damaged")
-    tensors: dict[str, torch.Tensor] = load(content)
+    try:
+        tensors: dict[str, torch.Tensor] = load(content)
+    except Exception as error:  # safetensors raises errors of its own, and those of whatever a damaged head names
+        raise ModelFileError(f"{path}: is no safetensors file ({type(error).__name__}: {error})") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelFileError(f"{path}: {name} holds a number that is not finite; the model is of no use")
     return tensors
 
 

@@ -123,6 +123,16 @@ class TestKilled:
         assert ["Search"] in lines
         assert any(words[:2] == ["1", "completed"] or words[:2] == ["1", "stopped"] for words in lines)
 
+    def test_what_is_left_goes_with_the_next_fit_or_on_demand(
+        self, commands: Any, killed: Killed, tmp_path: Path
+    ) -> None:
+        commands.wait_for(lambda: not commands.alive(killed.below), "Ray's processes to end", seconds=60)
+        assert (killed.run / "cache").exists()
+        done = commands.run("cache", "clear", cwd=tmp_path)
+        assert f"{killed.run / 'cache'} removed: a fit that was killed left it" in done.stdout
+        assert not (killed.run / "cache").exists()
+        assert (killed.run / "model" / "model.json").exists()
+
 
 class Ended(NamedTuple):
     """A fit that was told to end after its first trial: its exit code, and the seconds it took to end."""

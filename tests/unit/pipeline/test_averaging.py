@@ -21,7 +21,7 @@ from autotl.train.epoch import EpochReport, OutOfTime
 CARD = ModelCard(
     backbone="net",
     classes=("a", "b"),
-    preprocessing={},
+    preprocessing={"input_size": 64, "crop": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3, "store_size": 72},
     freeze_depth=3,
     metric="accuracy",
     score=0.9,

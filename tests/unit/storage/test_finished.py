@@ -13,7 +13,8 @@ from autotl.storage import finished
 from autotl.storage.finished import finished_trials, keep_finished
 from autotl.storage.saved_model import ModelCard
 
-CARD = ModelCard("net", ("a", "b"), {}, 3, "accuracy", 0.5, 0.3, Estimate(0.5, 0.4, 0.6, 50), "t", 4, {})
+PREPROCESSING = {"input_size": 64, "crop": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3, "store_size": 72}
+CARD = ModelCard("net", ("a", "b"), PREPROCESSING, 3, "accuracy", 0.5, 0.3, Estimate(0.5, 0.4, 0.6, 50), "t", 4, {})
 
 
 def keep(folder: Path, name: str, score: float, log_loss: float = 0.3, size: int = 4) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -20,7 +21,7 @@ from autotl.storage.saved_model import ModelCard, load_card, load_weights, offer
 CARD = ModelCard(
     backbone="resnet10t",
     classes=("cat", "dög"),
-    preprocessing={"input_size": 64},
+    preprocessing={"input_size": 64, "crop": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3, "store_size": 72},
     freeze_depth=None,
     metric="accuracy",
     score=0.5,
@@ -186,8 +187,87 @@ def test_a_missing_card_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"format_version": 1}', '{"format_version": "x"}'])
 def test_a_damaged_card_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.json").write_text(text)
-    with pytest.raises(ModelFileError, match=r"model\.json: cannot be read \("):
+    with pytest.raises(ModelFileError, match=r"model\.json: (cannot be read \(|is no model card of autotl:)"):
         load_card(tmp_path)
+
+
+WRONG: dict[str, list[Any]] = {
+    "backbone": [None, "", 3, "hf-hub:somebody/net", "../net"],
+    "classes": [None, [], ["a"], ["a", "a"], ["a", 3], "ab", {"a": 1}],
+    "preprocessing": [None, [], {}, "x"],
+    "freeze_depth": ["3", -1, 1.5, True],
+    "metric": [None, "xyz", 3],
+    "score": [None, "0.5", True],
+    "validation": [None, {}, 3],
+    "trial_id": [None, 3, ""],
+    "epoch": [None, -1, 1.5],
+    "config": [None, []],
+    "provenance": [None, "x"],
+    "weights": [None, "", "../../outside.safetensors", "/etc/passwd", "a/b.safetensors", "weights.pkl", ".safetensors"],
+    "sha256": [None, "", "x" * 64, "a" * 63],
+    "format_version": [None, "1", 0, 1.0],
+    "finished": [None, 1, "yes"],
+}
+WRONG_PREPROCESSING: dict[str, list[Any]] = {
+    "input_size": [None, 7, 10**9, 64.0, "64"],
+    "crop": [None, 0, 1.5, "0.9"],
+    "mean": [None, [0.5], [0.5, 0.5, "x"], 0.5],
+    "std": [None, [0, 0, 0], [0.5, 0.5]],
+    "store_size": [None, 0, -1],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_every_field_of_a_card_is_checked(tmp_path: Path, name: str, value: Any) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    rewrite(tmp_path, **{name: value})
+    with pytest.raises(ModelFileError, match=rf"is no model card of autotl:\n  - {name}"):
+        load_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG_PREPROCESSING.items() for value in values]
+)
+def test_so_is_how_images_become_an_input(tmp_path: Path, name: str, value: Any) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    rewrite(tmp_path, preprocessing=CARD.preprocessing | {name: value})
+    with pytest.raises(ModelFileError, match=rf"is no model card of autotl:\n  - preprocessing\.{name}"):
+        load_card(tmp_path)
+
+
+def test_all_that_is_wrong_with_a_card_is_told_at_once(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    rewrite(tmp_path, epoch=-1, metric="xyz", colour="red")
+    with pytest.raises(ModelFileError) as caught:
+        load_card(tmp_path)
+    assert str(caught.value).splitlines()[1:] == [
+        "  - colour: unknown",
+        "  - metric: 'xyz', allowed: accuracy, balanced_accuracy, f1_macro, log_loss, roc_auc",
+        "  - epoch: -1, allowed: a whole number from 0",
+    ]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000])
+def test_a_hostile_card_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.json").write_text(text, "utf-8")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        load_card(tmp_path)
+
+
+def test_weights_that_are_none_of_safetensors_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0), CARD)
+    card = load_card(tmp_path)
+    for content in (b"", b"x" * 100, b"\xff" * 8 + b"{}"):
+        (tmp_path / card.weights).write_bytes(content)
+        changed = replace(card, sha256=hashlib.sha256(content).hexdigest())
+        with pytest.raises(ModelFileError, match="is no safetensors file"):
+            load_weights(tmp_path, changed)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    save_model(tmp_path, state(1.0) | {"head.bias": torch.tensor([0.0, math.nan])}, CARD)
+    with pytest.raises(ModelFileError, match=r"head\.bias holds a number that is not finite"):
+        load_weights(tmp_path, load_card(tmp_path))
 
 
 def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
