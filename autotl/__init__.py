@@ -16,6 +16,7 @@ from autotl.errors import (
     BackboneError,
     DatasetError,
     InputError,
+    MachineError,
     ModelFileError,
     Problem,
     RunFolderError,
@@ -25,7 +26,7 @@ from autotl.errors import (
 )
 
 if TYPE_CHECKING:
-    from autotl.api import advise, build_reference_set, evaluate, fit, load
+    from autotl.api import advise, build_reference_set, evaluate, fit, load, resume
     from autotl.records import Estimate, Status, TrialRecord
     from autotl.result import Callback, FitResult
     from autotl.settings import Resources
@@ -42,6 +43,7 @@ __all__ = [
     "Estimate",
     "FitResult",
     "InputError",
+    "MachineError",
     "ModelFileError",
     "Problem",
     "Resources",
@@ -58,6 +60,7 @@ __all__ = [
     "fit",
     "load",
     "load_space",
+    "resume",
 ]
 
 _LAZY = {
@@ -74,6 +77,7 @@ _LAZY = {
     "fit": "autotl.api",
     "load": "autotl.api",
     "load_space": "autotl.space.files",
+    "resume": "autotl.api",
 }
 
 

@@ -134,6 +134,59 @@ def fit(
             return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
 
 
+def resume(
+    run_dir: PathLike,
+    *,
+    timeout: float | str = 600,
+    n_trials: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+) -> FitResult:
+    """Go on with a run: one that was interrupted or killed, or one that has ended and gets more time.
+
+    The trials that have ended, the sampler's study, the best model and the caches are used; everything that was asked
+    for is as it was, but for the time. Its images are read and probed again. A trial in the middle of which the run
+    was killed is lost.
+
+    Args:
+        run_dir: the run folder, with a model.
+        timeout: wall time for this session, as for `fit`.
+        n_trials: end this session after so many trials even if there is time left.
+        callbacks: called with the advice, with every trial of this session, and with the result.
+        quiet: print nothing.
+
+    Returns:
+        The result of all sessions; `trials` says which session each trial is of.
+
+    Raises:
+        InputError: if the run cannot be gone on with: its data, the weights or the versions of packages have changed
+            (what has is named), a fit is running there, or nothing had been tried; and as `fit`.
+        SearchError, MachineError: as `fit`.
+    """
+    check_types(locals())
+    begun = clock.now()
+    sleep_if_others_work(starts_workers=True)
+    from autotl.compute.device import use_device
+    from autotl.pipeline.context import make_context, versions
+    from autotl.pipeline.fit import fit as run_fit
+    from autotl.pipeline.guard import told
+    from autotl.pipeline.resume import earlier_settings, inputs_of, read_earlier
+    from autotl.pipeline.validate import validate
+    from autotl.tune.session import RaySession
+
+    with _only_fit(), rundir.reopened(Path(run_dir)) as run, told(run), listed() as leftovers:
+        trials = None if n_trials is None else int(n_trials)
+        settings = earlier_settings(run, versions(), as_seconds(timeout), trials)
+        earlier = read_earlier(run)
+        inputs = inputs_of(validate(settings, callbacks, resumes=True), earlier)
+        leftovers.add(run.cache)
+        sweep()
+        use_device(settings.device)
+        console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
+        with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add) as ray:
+            return run_fit(make_context(settings, inputs, run, console, begun, callbacks, earlier=earlier), ray)
+
+
 @contextmanager
 def _only_fit() -> Iterator[None]:
     """One at a time in a process.

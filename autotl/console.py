@@ -126,6 +126,15 @@ class Console:
         self.line(f"  {trials} {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
         self.line(f"  next: autotl predict {result.run_dir} IMAGES...")
 
+    def go_on(self, records: Sequence[TrialRecord]) -> None:
+        """Trials of earlier sessions of the run, where there are any: the best score is theirs, so far."""
+        scores = [record.score for record in records if record.score is not None]
+        if not scores:
+            return
+        self._best = max(scores)
+        searched = sum(record.searched for record in records)
+        self.line(f"Going on from {searched} {'trial' if searched == 1 else 'trials'}, the best score {self._best:.4f}")
+
     def trial_header(self) -> None:
         """The head of the table of trials."""
         cells = [f"{name:>{width}}" for name, width in _COLUMNS]

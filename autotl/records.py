@@ -46,6 +46,7 @@ class TrialRecord:
         note: what was out of the ordinary, such as why frozen stages could not be computed once.
         expected_seconds: what it was expected to take when it was proposed.
         continues: the trial from whose weights it began, else "".
+        session: which call of the run tried it: 1 is the fit, later ones went on with it.
     """
 
     number: int
@@ -64,6 +65,7 @@ class TrialRecord:
     note: str = ""
     expected_seconds: float | None = None
     continues: str = ""
+    session: int = 1
 
     @property
     def searched(self) -> bool:

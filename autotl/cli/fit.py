@@ -6,6 +6,10 @@ import argparse
 
 from autotl.cli.output import print_json
 from autotl.cli.parsing import Commands, add_device
+from autotl.errors import Problem, SettingsError
+
+GO_ON = ("resume", "timeout", "n_trials", "json", "quiet", "run", "defaults")
+"""What may be given together with --resume."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -14,8 +18,9 @@ def add_commands(commands: Commands) -> None:
     _add_advise(commands)
 
 
-def _add_data_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("dataset_dir", metavar="DIR", help="folder of labelled images")
+def _add_data_options(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    nargs = {"nargs": "?"} if optional else {}
+    command.add_argument("dataset_dir", metavar="DIR", help="folder of labelled images", **nargs)  # type: ignore[arg-type]
     command.add_argument(
         "--metric", default="auto", help="auto (default), accuracy, balanced_accuracy, f1_macro, log_loss, roc_auc"
     )
@@ -44,7 +49,12 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
 
 def _add_fit(commands: Commands) -> None:
     command = commands.add_parser("fit", help="find the best fine-tuned model for a folder of images")
-    _add_data_options(command)
+    _add_data_options(command, optional=True)
+    command.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run, in place of DIR: more time (--timeout, --n-trials), everything else as it was",
+    )
     command.add_argument(
         "--timeout", default="10m", metavar="TIME", help="wall time for everything: 90s, 10m (default), 1.5h"
     )
@@ -61,10 +71,32 @@ def _add_fit(commands: Commands) -> None:
         "--measure-benefit", action="store_true", help="train the winner from scratch as well: is pretraining worth it?"
     )
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    command.set_defaults(run=_fit)
+    command.set_defaults(run=_fit, defaults=vars(command.parse_args([])))
+
+
+def _resume(chosen: argparse.Namespace) -> None:
+    from autotl.api import resume
+
+    changed = sorted(
+        name for name, value in chosen.defaults.items() if name not in GO_ON and getattr(chosen, name) != value
+    )
+    if changed:
+        named = ", ".join("DIR" if name == "dataset_dir" else f"--{name.replace('_', '-')}" for name in changed)
+        remedy = f"leave out {named}: a run goes on as it was asked for"
+        raise SettingsError([Problem("settings", "--resume", f"given together with {named}", remedy=remedy)])
+    quiet = chosen.quiet or chosen.json
+    result = resume(chosen.resume, timeout=chosen.timeout, n_trials=chosen.n_trials, quiet=quiet)
+    if chosen.json:
+        print_json(result.to_json())
 
 
 def _fit(chosen: argparse.Namespace) -> None:
+    if chosen.resume is not None:
+        _resume(chosen)
+        return
+    if chosen.dataset_dir is None:
+        remedy = "name the folder of images, or a run to go on with (--resume RUN)"
+        raise SettingsError([Problem("settings", "DIR", "is missing", remedy=remedy)])
     from autotl.api import fit
     from autotl.settings import Resources
 

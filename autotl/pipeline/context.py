@@ -21,6 +21,7 @@ from autotl.frozen.prepare import PreparedBackbone, prepare
 from autotl.interrupt import raise_if_pressed
 from autotl.models.catalog import BackboneEntry
 from autotl.pipeline.callbacks import Callbacks
+from autotl.pipeline.resume import Earlier
 from autotl.pipeline.validate import ValidInput, available_backbones
 from autotl.result import Callback
 from autotl.settings import FitSettings
@@ -50,6 +51,7 @@ class RunContext:
         begun: clock.now() at which the time given began to run.
         cache: of views and converted models.
         callbacks: called with the advice, with every trial and with the result.
+        earlier: what earlier sessions of the run left; None in the first.
     """
 
     settings: FitSettings
@@ -59,6 +61,7 @@ class RunContext:
     begun: float
     cache: DiskCache
     callbacks: Callbacks
+    earlier: Earlier | None = None
 
     @property
     def end(self) -> float:
@@ -74,10 +77,11 @@ def make_context(
     begun: float,
     callbacks: Sequence[Callback] = (),
     cache: DiskCache | None = None,
+    earlier: Earlier | None = None,
 ) -> RunContext:
     """The context of a call; the console is its first callback, and the cache is the user's own unless one is given."""
     together = Callbacks((console, *callbacks), lambda text: console.line(text, "red"))
-    return RunContext(settings, inputs, run, console, begun, cache or DiskCache(default_folder()), together)
+    return RunContext(settings, inputs, run, console, begun, cache or DiskCache(default_folder()), together, earlier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class PreparedData:
 
     Attributes:
         dataset: manifest and splits.
+        share: of the training and validation images that are in it; 1 for all.
         store: the decoded images.
         metric: what scores are made of.
         balanced: whether classes are weighted inversely to their frequency.
@@ -96,6 +101,7 @@ class PreparedData:
     """
 
     dataset: Dataset
+    share: float
     store: PixelStore
     metric: str
     balanced: bool
@@ -116,7 +122,7 @@ def candidates(context: RunContext) -> tuple[tuple[BackboneEntry, ...], tuple[Ba
 
     The cheapest pretrained one comes before the models of earlier runs, so that these have a rival whatever the time.
     """
-    if context.inputs.entries:
+    if context.inputs.entries:  # also those that the earlier sessions of a run probed
         return context.inputs.entries, ()
     reused = tuple(earlier.entry for earlier in context.inputs.earlier_runs)
     available = available_backbones()

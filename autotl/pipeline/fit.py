@@ -20,6 +20,7 @@ from autotl.pipeline.scratch_baseline import measure_benefit
 from autotl.pipeline.search import search
 from autotl.records import TrialRecord
 from autotl.result import FitResult
+from autotl.storage.finished import keep_best
 from autotl.storage.rundir import write_json
 from autotl.tune.session import RaySession
 
@@ -34,7 +35,9 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
     """
     keep_freed_memory()
     use_allowed_cores()
-    records: list[TrialRecord] = []
+    earlier = context.earlier
+    records: list[TrialRecord] = [] if earlier is None else list(earlier.records)
+    context.console.go_on(records)
 
     def keep(record: TrialRecord) -> None:
         records.append(record)
@@ -59,6 +62,7 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
                 context.console.line(f"  interrupted; the best model so far is in {context.run.path}")
             raise
         interrupted = True
+    keep_best(context.run.finished)
     return finish(context, data, advice, records, interrupted=interrupted, benefit=benefit, schedule=schedule)
 
 

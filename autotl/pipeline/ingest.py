@@ -33,6 +33,7 @@ from autotl.pipeline.context import (
     rows_to_embed,
     views_to_keep,
 )
+from autotl.pipeline.resume import describe, keep_or_compare
 from autotl.train.metrics import default_metric
 
 
@@ -50,11 +51,14 @@ def read_data(context: RunContext, passes: int = EXPECTED_PASSES) -> PreparedDat
     Raises:
         DatasetError: if images cannot be decoded and are not to be skipped; all of them are listed.
         BackboneError: if the weights of the first backbone are missing or do not fit.
+        RunFolderError: if a session goes on with a run, and its data is another now.
     """
     listing = context.inputs.listing
     while True:
         found = _read(context, listing, passes)
         if isinstance(found, PreparedData):
+            if passes > 1:
+                keep_or_compare(context.run, context.earlier, describe(found.dataset, found.share, found.store.size))
             return found
         if not context.settings.skip_unreadable:
             raise_if_any(unreadable_problems(listing.root, found))
@@ -67,11 +71,13 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
     required, optional = candidates(context)
     speed, searches = measure_device(pick_device()), passes > 1
     dataset = make_dataset(listing, context.settings.val_fraction, context.settings.seed)
-    dataset = _affordable(context, dataset, required, speed, searches=searches)
+    dataset, share = _affordable(context, dataset, required, speed, searches=searches)
     rows = rows_to_embed(dataset, context.settings.seed)
     timeout = context.settings.budget.timeout
     optional = within_reach(optional, len(rows), timeout, speed, local_cpus(), searches=searches)
     size = max(preprocessing_named(entry.timm_name).store_size for entry in (*required, *optional))
+    if context.earlier is not None:
+        size = int(context.earlier.data["store_size"])
     with _decoding(context, dataset, size) as decoding:
         show = _shown_once(context.console, dataset, decoding, len(rows))
 
@@ -98,7 +104,7 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
     show()
     if first is None or decoded.unreadable:
         return decoded.unreadable
-    return _prepared_data(context, dataset, store, speed.precision, first, optional)
+    return _prepared_data(context, dataset, share, store, speed.precision, first, optional)
 
 
 def _decoding(context: RunContext, dataset: Dataset, size: int) -> Decoding | OnDemand:
@@ -112,20 +118,27 @@ def _decoding(context: RunContext, dataset: Dataset, size: int) -> Decoding | On
 
 def _affordable(
     context: RunContext, dataset: Dataset, required: Sequence[BackboneEntry], speed: Speed, *, searches: bool
-) -> Dataset:
-    """The data set, or a part of it where embedding all of it would leave too little time for anything else."""
+) -> tuple[Dataset, float]:
+    """The data set, or a part of it where embedding all of it would leave too little time for anything else; its share.
+
+    A session that goes on uses what the first one did, whatever its time: scores are compared.
+    """
+    if context.earlier is not None:
+        share, why = float(context.earlier.data["share"]), "as in the first session of this run"
+        return (dataset, share) if share == 1.0 else (part_of(dataset, share, context.settings.seed, why), share)
     gmacs = sum(entry.gmacs for entry in required)
     n_images, timeout = len(dataset.indices("train", "val")), context.settings.budget.timeout
     share, seconds = affordable_share(n_images, gmacs, timeout, speed, local_cpus(), searches=searches)
     if share == 1.0:
-        return dataset
+        return dataset, share
     why = f"embedding all of them would take about {seconds:.0f} of {timeout:.0f} s; give it more time for all"
-    return part_of(dataset, share, context.settings.seed, why)
+    return part_of(dataset, share, context.settings.seed, why), share
 
 
 def _prepared_data(
     context: RunContext,
     dataset: Dataset,
+    share: float,
     store: PixelStore,
     precision: Precision,
     first: PreparedBackbone,
@@ -136,6 +149,7 @@ def _prepared_data(
     )
     return PreparedData(
         dataset=dataset,
+        share=share,
         store=store,
         metric=metric,
         balanced=metric in ("balanced_accuracy", "f1_macro"),

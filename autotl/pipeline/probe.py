@@ -91,9 +91,14 @@ def probe_backbones(
             prepared = _embed(context, entry, data, EXPECTED_PASSES if searches else 1, known)
         probed.append(_probe(context, prepared, data))
         give_back_memory()
-        if on_record is not None:
+        if on_record is not None and not _is_known(context, probed[-1]):
             on_record(_keep_probe(context, probed[-1], data, len(probed) - 1))
     return probed
+
+
+def _is_known(context: RunContext, probed: ProbedBackbone) -> bool:
+    """Whether an earlier session of the run has a record of the probe; it is the same one."""
+    return context.earlier is not None and probed.evidence.name in context.earlier.backbones
 
 
 def _embed(

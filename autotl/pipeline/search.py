@@ -126,6 +126,7 @@ def _plan(
         n_trials=context.settings.budget.n_trials,
         slots=schedule.slots,
         first_number=first_number,
+        earlier=() if context.earlier is None else context.earlier.records,
     )
     return plan, schedule
 

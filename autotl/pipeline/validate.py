@@ -49,8 +49,13 @@ class ValidInput:
     earlier_runs: tuple[EarlierRun, ...] = ()
 
 
-def validate(settings: FitSettings, callbacks: Sequence[Callback] = ()) -> ValidInput:
+def validate(settings: FitSettings, callbacks: Sequence[Callback] = (), *, resumes: bool = False) -> ValidInput:
     """Check everything the user gave.
+
+    Args:
+        settings: of the call.
+        callbacks: of the call.
+        resumes: whether the run folder is that of a run which goes on.
 
     Raises:
         InputError: with all problems.
@@ -68,9 +73,9 @@ def validate(settings: FitSettings, callbacks: Sequence[Callback] = ()) -> Valid
     problems += found
     reference, found = _find_reference_set(settings.reference, settings.allow_download)
     problems += found
-    if settings.output_dir is not None:
-        problems += rundir.check_free(settings.output_dir)
-    problems += _check_output_outside(settings)
+    if not resumes:
+        problems += [] if settings.output_dir is None else rundir.check_free(settings.output_dir)
+        problems += _check_output_outside(settings)
     listing, found = list_folder(settings.dataset_dir, skip_unreadable=settings.skip_unreadable)
     problems += _check_metric(settings, listing)
     raise_if_any([*problems, *found])

@@ -1,4 +1,4 @@
-"""Trials that came to their end, kept in the run folder until the winner is made: only what they trained is stored."""
+"""Trials that came to their end, kept in the run folder: only what they trained is stored."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from autotl.storage.saved_model import ModelCard, load_card, load_weights, save_
 MAX_KEPT = 40
 MAX_BYTES = 2 * 2**30
 """Of all that are kept, on disk; two are kept whatever their size."""
+
+
+KEPT_IN_THE_END = 2
+"""When the search is over: another session goes on from the best, and averages it with its near-ties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,17 @@ def keep_finished(parent: Path, card: ModelCard, trained: dict[str, torch.Tensor
             total += (trial.folder / trial.card.weights).stat().st_size
             if place >= MAX_KEPT or (place >= 2 and total > MAX_BYTES):
                 shutil.rmtree(trial.folder)
+
+
+def is_kept(parent: Path, trial_id: str) -> bool:
+    """Whether it is kept below `parent`."""
+    return (parent / trial_id / "model.json").exists()
+
+
+def keep_best(parent: Path) -> None:
+    """The search is over: what another session may go on from stays, which is the best."""
+    for trial in finished_trials(parent)[KEPT_IN_THE_END:]:
+        shutil.rmtree(trial.folder, ignore_errors=True)
 
 
 def find_finished(parent: Path, trial_id: str) -> Finished:

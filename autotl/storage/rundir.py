@@ -79,6 +79,11 @@ class RunDir:
         return self.path / "advice.json"
 
     @property
+    def data(self) -> Path:
+        """What the data was, for a session that goes on: its fingerprint, and how much of it is used."""
+        return self.path / "data.json"
+
+    @property
     def space(self) -> Path:
         """The space that was searched, after the advice narrowed it."""
         return self.path / "space.toml"
@@ -125,8 +130,8 @@ class RunDir:
 
     @property
     def finished(self) -> Path:
-        """Trials that came to their end, until the winner is made."""
-        return self.cache / "finished"
+        """What trials trained that came to their end; in the end that of the best, for a session that goes on."""
+        return self.path / "finished"
 
     @property
     def cache(self) -> Path:
@@ -143,6 +148,13 @@ class RunDir:
         """Add one finished trial to `trials`."""
         with open(self.trials, "a", encoding="utf-8") as file:
             file.write(json_text(plain) + "\n")
+
+    def mend(self) -> None:
+        """Take away what a crash left in the middle of being written: half a line, a lock."""
+        kept = [json_text(plain) + "\n" for plain in self.read_trials()]
+        write_atomically(self.trials, "".join(kept).encode())
+        for lock in self.path.glob(f"{self.journal.name}.*"):
+            lock.unlink(missing_ok=True)
 
     def read_trials(self) -> list[dict[str, Any]]:
         """The finished trials; a last line that a crash left incomplete is skipped."""
@@ -219,12 +231,12 @@ def _is_dead(run: RunDir, *, locked: bool = False) -> bool:
 
 def _holds_nothing_else(run: RunDir) -> bool:
     """Whether all that is in the folder is a fit's: other programs have a settings.json and a cache as well."""
-    names = {path.name for path in (*_files(run), run.cache, run.model)} | {".lock", FIT_LOCK}
+    names = {path.name for path in (*_files(run), run.cache, run.model, run.finished)} | {".lock", FIT_LOCK}
     return all(path.name in names or path.name.startswith(run.journal.name) for path in run.path.iterdir())
 
 
 def _files(run: RunDir) -> tuple[Path, ...]:
-    return run.settings, run.log, run.trials, run.advice, run.space, run.journal, run.benefit, run.result
+    return run.settings, run.log, run.trials, run.advice, run.data, run.space, run.journal, run.benefit, run.result
 
 
 @contextmanager
@@ -263,12 +275,36 @@ def occupied(path: Path) -> Iterator[RunDir]:
             run.path.rmdir()
 
 
+@contextmanager
+def reopened(path: Path) -> Iterator[RunDir]:
+    """An existing run with a model, kept for one more session.
+
+    Raises:
+        RunFolderError: if it is no such run, or a fit runs there.
+    """
+    run = find(path)
+    lock = FileLock(run.path / FIT_LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunFolderError([Problem("run folder", f"resume {path}", "a fit is running there")]) from error
+    except OSError as error:
+        raise RunFolderError([Problem("run folder", f"resume {path}", f"cannot be written to ({error})")]) from error
+    try:
+        run.mend()
+        yield run
+    finally:
+        lock.release()
+        with suppress(OSError):
+            (run.path / FIT_LOCK).unlink()
+
+
 def _clear(run: RunDir) -> None:
     """Remove the files of a fit that ended before it had a model, so that its folder can be used again."""
     for path in (*_files(run), run.path / ".lock", *run.path.glob(f"{run.journal.name}.*")):
         with suppress(OSError):
             path.unlink()
-    for folder in (run.cache, run.model):
+    for folder in (run.cache, run.model, run.finished):
         shutil.rmtree(folder, ignore_errors=True)
 
 

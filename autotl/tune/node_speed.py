@@ -50,11 +50,13 @@ def measure_nodes(task: TrainingTask, slots: Slots, seconds: float) -> list[Node
         seconds: at most so many, and `MEASURING_SECONDS`.
 
     Returns:
-        Those that answered; empty where the driver's is the only node. Nodes that cannot work are found by
+        Those that answered; empty where the driver's is the only node, or Ray does not run. Nodes that cannot work are found by
         `check_nodes`, not here.
     """
     import ray
 
+    if not ray.is_initialized():
+        return []
     nodes = working_nodes(ray)
     own = ray.get_runtime_context().get_node_id()
     if all(node["NodeID"] == own for node in nodes):

@@ -24,16 +24,23 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         search: knows the configs of the trials and where they came from.
         first_number: number of the first record.
         on_trial: called with every record.
+        session: number of this session of the run.
     """
 
     def __init__(
-        self, run: RunDir, search: StudySearch, first_number: int, on_trial: Callable[[TrialRecord], None]
+        self,
+        run: RunDir,
+        search: StudySearch,
+        first_number: int,
+        on_trial: Callable[[TrialRecord], None],
+        session: int = 1,
     ) -> None:
         self.records: list[TrialRecord] = []
         self._run = run
         self._search = search
         self._first_number = first_number
         self._on_trial = on_trial
+        self._session = session
         self._curves: dict[str, list[float]] = {}
         self._train_losses: dict[str, list[float | None]] = {}
         self._last: dict[str, dict[str, Any]] = {}
@@ -92,6 +99,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             note=str(last.get("note", "")),
             expected_seconds=self._search.expected(trial_id),
             continues=self._search.continued_by(trial_id),
+            session=self._session,
         )
         self.records.append(record)
         self._run.append_trial(record.to_json())

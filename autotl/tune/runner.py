@@ -17,6 +17,7 @@ from autotl.errors import SearchError
 from autotl.interrupt import search_ends_by_itself
 from autotl.records import TrialRecord
 from autotl.space.search_space import Config, SearchSpace
+from autotl.storage.finished import is_kept
 from autotl.storage.rundir import RunDir, write_json
 from autotl.storage.saved_model import load_card
 from autotl.train.task import TrainingTask
@@ -43,7 +44,8 @@ class SearchPlan:
         space, n_stages, start_points: what is searched, and from where.
         n_trials: at most so many, None for as many as the time allows.
         slots: at once.
-        first_number: number of the first record; the probes come before.
+        first_number: number of the first record; the probes, and the trials of earlier sessions, come before.
+        earlier: those trials: the study that is in the run folder goes on with what it knows of them.
         trainable: the class that runs trials; another one in tests.
         predict: see `autotl.tune.pace`; from the costs in the task unless given.
     """
@@ -56,6 +58,7 @@ class SearchPlan:
     n_trials: int | None
     slots: Slots
     first_number: int = 0
+    earlier: Sequence[TrialRecord] = ()
     trainable: type | None = None
     predict: Predict | None = None
 
@@ -86,7 +89,8 @@ def run_search(plan: SearchPlan, on_trial: Callable[[TrialRecord], None]) -> Sea
     task_file = plan.run.cache / "task.json"
     write_json(task_file, plan.task.to_plain())
     search = _study_search(plan, task_file)
-    recorder = Recorder(plan.run, search, plan.first_number, on_trial)
+    session = 1 + max((record.session for record in plan.earlier), default=0)
+    recorder = Recorder(plan.run, search, plan.first_number, on_trial, session)
     try:
         with _silenced(), search_ends_by_itself(lambda: _clean_up(plan.run)):
             _tuner(plan, search, recorder).fit()
@@ -105,20 +109,23 @@ def _clean_up(run: RunDir) -> None:
 
 
 def _study_search(plan: SearchPlan, task_file: Path) -> StudySearch:
-    from autotl.tune.study import StudySearch
+    from autotl.tune.study import StudySearch, study_in
     from autotl.tune.trainable import TASK_KEY
 
     return StudySearch(
         plan.space,
         plan.n_stages,
         journal=plan.run.journal,
-        study_name=f"{plan.run.path.name}-{uuid.uuid4().hex[:6]}",
+        study_name=(study_in(plan.run.journal) if plan.earlier else None)
+        or f"{plan.run.path.name}-{uuid.uuid4().hex[:6]}",
         seed=plan.task.seed,
         start_points=plan.start_points,
         deadline=plan.task.deadline - MIN_TRIAL_SECONDS,
         constants={TASK_KEY: str(task_file)},
         pace=_pace(plan),
         least=lambda: load_card(plan.run.model).least_score if plan.run.has_model else -math.inf,
+        earlier=plan.earlier,
+        is_kept=lambda trial_id: is_kept(plan.run.finished, trial_id),
     )
 
 

@@ -8,6 +8,7 @@ crashes keeps the scores it had reported; every run has a study name of its own.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import warnings
@@ -23,11 +24,13 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from autotl import clock
-from autotl.records import Status
+from autotl.records import Status, TrialRecord
 from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SCRATCH_VALUES, Config, SearchSpace
 from autotl.tune.pace import Pace
 from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY
+
+log = logging.getLogger("autotl")
 
 SCORE = "score"
 RATES = ("learning_rate_factor", "head_learning_rate_factor")
@@ -102,6 +105,14 @@ def to_optuna(config: Config, space: SearchSpace, n_stages: Mapping[str, int]) -
     return {optuna_name: config[name] for name, optuna_name in names.items()}
 
 
+def study_in(journal: Path) -> str | None:
+    """The name of the study in a run's journal; None where there is none."""
+    if not journal.exists():
+        return None
+    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+    return next(iter(optuna.get_all_study_names(storage)), None)
+
+
 def _kind(config: Config) -> tuple[Any, ...]:
     return config["backbone"], config["initial_weights"], config["freeze_depth"]
 
@@ -120,6 +131,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         constants: added to every config, for the worker.
         pace: says what trials will take.
         least: says from which score on a trial may be as good as the best one so far.
+        earlier: trials of earlier sessions of the run, whose study is in the journal.
+        is_kept: says whether what a trial trained is still there to go on from.
     """
 
     def __init__(
@@ -134,6 +147,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         constants: Mapping[str, Any],
         pace: Pace,
         least: Callable[[], float] = lambda: -math.inf,
+        earlier: Sequence[TrialRecord] = (),
+        is_kept: Callable[[str], bool] = lambda trial_id: True,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group=True, on purpose
@@ -153,7 +168,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._scores: dict[str, float] = {}  # of every trial that trained, its best
         self._ends: dict[str, float] = {}  # of every trial that came to its end
         self._continues: dict[str, str] = {}
-        self._least = least
+        self._least, self._is_kept = least, is_kept
         self._random = random.Random(seed)
         super().__init__(
             space=self._define,
@@ -166,10 +181,34 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))),
             study_name=study_name,
         )
+        self._take_over([record for record in earlier if record.searched])
         clipped = [space.clip(point, n_stages) for point in start_points]
-        self._start_points = [point for place, point in enumerate(clipped) if point not in clipped[:place]]
+        tried = list(self._shown.values())
+        self._start_points = [
+            point for place, point in enumerate(clipped) if point not in clipped[:place] and point not in tried
+        ]
         self._start_point_fits = False  # one of them, so far
         self._too_long: list[Config] = []  # as long as none did: start points that did not fit the time left
+
+    def _take_over(self, earlier: Sequence[TrialRecord]) -> None:
+        """What is known of the trials of earlier sessions; those that one was killed in have failed."""
+        for record in earlier:
+            name = record.trial_id
+            self._shown[name] = dict(record.config)
+            self._n_suggested += 1
+            self._n_scratch += record.config.get("initial_weights") == "scratch"
+            self._completed_trials.add(name)
+            if record.continues:
+                self._continues[name] = record.continues
+            if record.score is not None and record.epochs:
+                self._scores[name] = record.score
+                if record.status is Status.COMPLETED:
+                    self._ends[name] = record.score
+        for waiting in self._ot_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._ot_study.ask()  # it is the next that is asked for
+            log.info("trial %d of the study was never begun", waiting.number)
+        for running in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._ot_study.tell(running.number, state=TrialState.FAIL)
 
     def _define(self, trial: Any) -> Config:
         share = self._n_scratch / max(1, self._n_suggested)
@@ -214,7 +253,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _continue(self, trial_id: str, left: float) -> Config | None:
         """The best trial once more, from its weights, with a further cosine in the time left; each only once."""
         best = self._best_ended()
-        if best is None or best in self._continues.values():
+        if best is None or best in self._continues.values() or not self._is_kept(best):
             return None
         config = self._shown[best]
         enough = min(SHORTEST, self._pace.max_t)

@@ -37,7 +37,7 @@ class ToyRun:
 class _NoRay:
     """Stands in for the session of Ray."""
 
-    def __init__(self, resources: autotl.Resources) -> None:
+    def __init__(self, *arguments: object) -> None:
         pass
 
     def __enter__(self) -> _NoRay:

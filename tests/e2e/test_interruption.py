@@ -133,6 +133,17 @@ class TestKilled:
         assert not (killed.run / "cache").exists()
         assert (killed.run / "model" / "model.json").exists()
 
+    def test_the_run_goes_on_and_no_trial_is_lost(self, commands: Any, killed: Killed, tmp_path: Path) -> None:
+        commands.wait_for(lambda: not commands.alive(killed.below), "Ray's processes to end", seconds=60)
+        before = commands.searched(killed.run)
+        done = commands.run("fit", "--resume", killed.run, "--timeout", "5m", "--n-trials", 1, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        after = commands.searched(killed.run)
+        assert after[: len(before)] == before
+        assert [trial["session"] for trial in after[len(before) :]] == [2]
+        assert "Going on from" in done.stdout
+        assert (killed.run / "result.json").exists()
+
 
 class Ended(NamedTuple):
     """A fit that was told to end after its first trial: its exit code, and the seconds it took to end."""

@@ -19,6 +19,7 @@ PUBLIC = [
     "Estimate",
     "FitResult",
     "InputError",
+    "MachineError",
     "ModelFileError",
     "Problem",
     "Resources",
@@ -35,6 +36,7 @@ PUBLIC = [
     "fit",
     "load",
     "load_space",
+    "resume",
 ]
 SCRIPT = """
 import sys

@@ -189,3 +189,20 @@ def test_earlier_runs_are_checked_with_everything_else(tmp_path: Path, heads: He
         "  - reuse photos_only: is not a run folder (no model/model.json)",
         "  - dataset photos: no such folder",
     ]
+
+
+def test_resume_gives_a_run_more_time(stand_in: Replace) -> None:
+    made = stand_in("resume", RESULT)
+    assert main(["fit", "--resume", "run", "--timeout", "5m", "--n-trials", "3", "--quiet"]) == 0
+    assert made.given == ("run",)
+    assert made.options == {"timeout": "5m", "n_trials": 3, "quiet": True}
+
+
+def test_resume_changes_nothing_else(heads: Heads) -> None:
+    assert main(["fit", "photos", "--resume", "run", "--seed", "3", "--cpus-per-trial", "2"]) == 2
+    assert heads() == ["  - --resume: given together with --cpus-per-trial, DIR, --seed"]
+
+
+def test_a_fit_needs_data_or_a_run(heads: Heads) -> None:
+    assert main(["fit"]) == 2
+    assert heads() == ["  - DIR: is missing"]

@@ -27,7 +27,7 @@ RESULT = SimpleNamespace(to_json=lambda: {"metric": "accuracy"})
     [
         ([], "the following arguments are required: COMMAND"),
         (["train"], "argument COMMAND: invalid choice: 'train'"),
-        (["fit"], "the following arguments are required: DIR"),
+        (["advise"], "the following arguments are required: DIR"),
         (["fit", "photos", "--n-trials", "many"], "argument --n-trials: invalid int value: 'many'"),
         (["fit", "photos", "--val-fraction", "half"], "argument --val-fraction: invalid float value: 'half'"),
         (["fit", "photos", "--epochs", "3"], "unrecognized arguments: --epochs 3"),

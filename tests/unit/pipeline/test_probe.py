@@ -53,7 +53,7 @@ def test_more_backbones_are_probed_where_frozen_features_serve_well(
     monkeypatch.setattr(probe, "_probe", embedded)
     monkeypatch.setattr(probe, "_keep_probe", lambda *arguments: None)
     settings = SimpleNamespace(budget=SimpleNamespace(timeout=60.0))
-    context: Any = SimpleNamespace(console=console, begun=0.0, settings=settings)
+    context: Any = SimpleNamespace(console=console, begun=0.0, settings=settings, earlier=None)
     data: Any = SimpleNamespace(first="first", optional=(second, third))
     assert [found.prepared for found in probe_backbones(context, data, lambda record: None)] == probed
     assert console.lines[-1] == f"  third: left out, probing would take 15 s of {left} s left"

@@ -240,6 +240,21 @@ def test_a_run_with_a_model_stays(tmp_path: Path) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == ["model", "settings.json"]
 
 
+def test_a_run_is_reopened_without_what_a_crash_left_half_written(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.model.mkdir()
+    (run.model / "model.json").touch()
+    run.trials.write_text('{"number": 0}\n{"number": 1', "utf-8")
+    (tmp_path / "study.journal.lock").touch()
+    with rundir.reopened(tmp_path) as again:
+        again.append_trial({"number": 1})
+        assert [trial["number"] for trial in again.read_trials()] == [0, 1]
+        assert not (tmp_path / "study.journal.lock").exists()
+        with pytest.raises(RunFolderError, match="a fit is running there"), rundir.reopened(tmp_path):
+            pass
+    assert not (tmp_path / ".fit.lock").exists()
+
+
 def test_a_folder_that_cannot_be_occupied_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="cannot be made"), rundir.occupied(tmp_path / "file" / "run"):
