@@ -50,8 +50,8 @@ def measure_nodes(task: TrainingTask, slots: Slots, seconds: float) -> list[Node
         seconds: at most so many, and `MEASURING_SECONDS`.
 
     Returns:
-        Those that answered; empty where the driver's is the only node, or Ray does not run. Nodes that cannot work are found by
-        `check_nodes`, not here.
+        Those that answered; empty where the driver's is the only node, or Ray does not run. Nodes that cannot work are
+        found by `check_nodes`, not here.
     """
     import ray
 

@@ -211,7 +211,7 @@ class TrainableContract:
         trainable = start({"freeze_depth": 7, "head_learning_rate_factor": 1.0}, max_t=3)
         first = self.run(trainable)
         assert abs(first[-1]["score"] - first[0]["score"]) > 0.05
-        (finished,) = finished_trials(tmp_path / "run" / "cache" / "finished")
+        (finished,) = finished_trials(tmp_path / "run" / "finished")
         more = {"freeze_depth": 7, EPOCHS_KEY: 1, CONTINUES_KEY: finished.card.trial_id}
         self.restart(trainable, task_file(), more)
         results = self.run(trainable)
