@@ -37,6 +37,7 @@ class _Presses:
         taken: the handlers that `noticed` put in place, by signal.
         searching: whether Ray Tune is running, which ends by itself when it is told.
         torn_out, timer: whether it was told and has not ended in `PATIENCE`, and what looks after that.
+        not_tunes: the handler of `TUNES_SIGNAL` as long as Ray Tune has not put its own in place.
         search_over, last_resort: whether it has ended, and what is done where it cannot.
     """
 
@@ -47,6 +48,7 @@ class _Presses:
         self.searching = False
         self.torn_out = False
         self.timer: threading.Timer | None = None
+        self.not_tunes: Any = None
         self.search_over = threading.Event()
         self.last_resort: Callable[[], None] = lambda: None
 
@@ -105,6 +107,7 @@ def search_ends_by_itself(last_resort: Callable[[], None] = lambda: None) -> Ite
     before = {number: signal.getsignal(number) for number in numbers}
     take_back()
     _presses.searching, _presses.last_resort = bool(_presses.taken), last_resort
+    _presses.not_tunes = before.get(TUNES_SIGNAL) if TUNES_SIGNAL is not None else None
     _presses.search_over.clear()
     own = os.environ.get(TUNES_SWITCH)
     if _presses.searching:
@@ -146,7 +149,7 @@ def _note(number: int, frame: FrameType | None) -> None:
     _presses.received.append(number)
     _presses.pending = True
     told = signal.getsignal(TUNES_SIGNAL) if _presses.searching and TUNES_SIGNAL is not None else None
-    if callable(told) and not at_once():
+    if callable(told) and told != _presses.not_tunes and not at_once():
         _presses.pending = False
         told(number, frame)
         if number != signal.SIGINT:  # Ray's processes may have got it, too, and then never answer

@@ -152,6 +152,18 @@ def test_a_handler_that_was_replaced_is_taken_back() -> None:
             signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_search_that_cannot_be_told_yet_is_torn_out_at_once() -> None:
+    """The program has its own use for the signal, and Ray Tune has not begun."""
+    told = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
+    try:
+        with noticed(), search_ends_by_itself(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert told == []
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_a_search_is_told_once_and_torn_out_at_the_second_press() -> None:
     told = []
     before = signal.getsignal(signal.SIGUSR1)
