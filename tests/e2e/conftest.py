@@ -104,6 +104,12 @@ def alive(processes: dict[int, str]) -> list[int]:
     return [pid for pid, stat in stats.items() if stat is not None and stat[1] != "Z" and stat[2] == processes[pid]]
 
 
+def _take_signals() -> None:
+    """In a process that is about to begin: the tests may run where a signal is ignored, as with `nohup`."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """A command on a pseudo-terminal of its own."""
 
@@ -117,6 +123,7 @@ class Terminal:
             cwd=cwd,
             env=environment(**changes),
             start_new_session=True,
+            preexec_fn=_take_signals,
         )
         os.close(slave)
         self._closed = False
@@ -202,6 +209,7 @@ class Commands:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 text=True,
+                preexec_fn=_take_signals,
             )
         self._started.append(process)
         return process
