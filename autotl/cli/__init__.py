@@ -7,10 +7,12 @@ there was anything, 143 and 129 ended by SIGTERM and SIGHUP (with a model, where
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from autotl.cli import backbones, cache, fit, predict, reference, spaces
 from autotl.cli.output import print_failure
@@ -28,6 +30,21 @@ BROKEN_PIPE = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    code = _run(arguments)
+    if told_to_end() is not None:
+        _leave_at_once(code)
+    return code
+
+
+def _leave_at_once(code: int) -> None:
+    """Without Python's own ending: Ray's threads would wait in it for servers that the same signal may have ended."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in words  # wherever it stands
     chosen = _make_parser().parse_args([word for word in words if word != DEBUG])
