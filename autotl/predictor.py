@@ -19,7 +19,7 @@ from autotl.data.augment import eval_view
 from autotl.data.decode import IMAGE_SUFFIXES, decode
 from autotl.errors import BackboneError, DatasetError, ModelFileError, Problem, raise_if_any
 from autotl.models.backbone import Preprocessing, create
-from autotl.storage.saved_model import ModelCard, load_card, load_weights
+from autotl.storage.saved_model import ModelCard, load_card, load_finite_weights
 
 BATCH, GPU_BATCH = 32, 128
 
@@ -163,7 +163,7 @@ def load_predictor(folder: Path) -> Predictor:
         ModelFileError: if it is missing, damaged, of a newer format, or does not fit its architecture.
     """
     card = load_card(folder)
-    state: dict[str, Any] = load_weights(folder, card)
+    state: dict[str, Any] = load_finite_weights(folder, card)
     try:
         backbone = create(card.backbone, len(card.classes), None)
         backbone.model.load_state_dict(state)

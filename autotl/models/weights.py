@@ -15,7 +15,7 @@ from timm.models import clean_state_dict
 from autotl.errors import BackboneError, ModelFileError, Problem
 from autotl.models.catalog import BackboneEntry
 from autotl.models.stages import TimmModel
-from autotl.storage.saved_model import load_card, load_weights
+from autotl.storage.saved_model import load_card, load_finite_weights
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """File names under which timm's hub repositories keep weights, in the order timm asks for them."""
@@ -190,7 +190,7 @@ def _load_run(entry: BackboneEntry, path: Path) -> TimmModel:
         if card.sha256 != entry.sha256:
             found = "the run has another model now than when it was looked at"
             raise BackboneError([Problem("backbone", entry.name, found, remedy="begin again")])
-        state = load_weights(path.parent, card)
+        state = load_finite_weights(path.parent, card)
         model = timm.create_model(entry.timm_name, pretrained=False, num_classes=len(card.classes))
         model.load_state_dict(state)
     except (ModelFileError, RuntimeError) as error:

@@ -129,7 +129,7 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     """The weights of a saved model.
 
     Raises:
-        ModelFileError: if the file is missing, its checksum differs, or it holds no finite tensors.
+        ModelFileError: if the file is missing, its checksum differs, or it holds no tensors.
     """
     path = folder / card.weights
     try:
@@ -142,9 +142,20 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load(content)
     except Exception as error:  # safetensors raises errors of its own, and those of whatever a damaged head names
         raise ModelFileError(f"{path}: is no safetensors file ({type(error).__name__}: {error})") from error
+    return tensors
+
+
+def load_finite_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
+    """As `load_weights`, for a model that may come from anybody.
+
+    Raises:
+        ModelFileError: also if a tensor holds a number that is not finite.
+    """
+    tensors = load_weights(folder, card)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise ModelFileError(f"{path}: {name} holds a number that is not finite; the model is of no use")
+            found = f"{name} holds a number that is not finite; the model is of no use"
+            raise ModelFileError(f"{folder / card.weights}: {found}")
     return tensors
 
 

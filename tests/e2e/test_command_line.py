@@ -86,7 +86,7 @@ def test_evaluate_json_gives_the_fits_test_estimate(
 class TestBadInput:
     def test_exit_code_2_with_every_problem_and_nothing_written(self, commands: Any, tmp_path: Path) -> None:
         done = commands.run(
-            "fit", "missing", "--timeout", "soon", "--space", "nowhere", "--backbone", "nonesuch", cwd=tmp_path
+            "fit", "missing", "--timeout", "1s", "--space", "nowhere", "--backbone", "nonesuch", cwd=tmp_path
         )
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("autotl: Found 4 problems in the input:")

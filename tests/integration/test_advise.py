@@ -81,7 +81,7 @@ def test_an_image_damaged_in_the_middle_is_named_or_left_out(tmp_path: Path, wri
 class NoRay:
     """Stands in for the session of Ray, which this fit does not live to use."""
 
-    def __init__(self, resources: autotl.Resources) -> None:
+    def __init__(self, *arguments: object) -> None:
         pass
 
     def __enter__(self) -> NoRay:

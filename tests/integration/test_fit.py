@@ -141,10 +141,12 @@ class TestRunFolder:
         assert names == {
             "settings.json",
             "advice.json",
+            "data.json",
             "space.toml",
             "trials.jsonl",
             "study.journal",
             "model",
+            "finished",
             "result.json",
             "fit.log",
         }

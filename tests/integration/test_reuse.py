@@ -27,7 +27,7 @@ REUSED = f"first/{LITE0}"
 class CtrlC:
     """Stands in for the session of Ray: the user ends the fit when the search is about to begin."""
 
-    def __init__(self, resources: autotl.Resources) -> None:
+    def __init__(self, *arguments: object) -> None:
         pass
 
     def __enter__(self) -> CtrlC:

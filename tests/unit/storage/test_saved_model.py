@@ -16,7 +16,7 @@ from autotl.errors import ModelFileError
 from autotl.records import Estimate
 from autotl.storage import saved_model
 from autotl.storage.rundir import RunDir
-from autotl.storage.saved_model import ModelCard, load_card, load_weights, offer, save_model
+from autotl.storage.saved_model import ModelCard, load_card, load_finite_weights, load_weights, offer, save_model
 
 CARD = ModelCard(
     backbone="resnet10t",
@@ -267,7 +267,7 @@ def test_weights_that_are_none_of_safetensors_are_refused(tmp_path: Path) -> Non
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
     save_model(tmp_path, state(1.0) | {"head.bias": torch.tensor([0.0, math.nan])}, CARD)
     with pytest.raises(ModelFileError, match=r"head\.bias holds a number that is not finite"):
-        load_weights(tmp_path, load_card(tmp_path))
+        load_finite_weights(tmp_path, load_card(tmp_path))
 
 
 def test_a_card_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
