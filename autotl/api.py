@@ -22,13 +22,15 @@ from autotl.records import Estimate
 from autotl.result import Callback, FitResult
 from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds, as_space
 from autotl.storage import rundir
-from autotl.storage.leftovers import listed, sweep
+from autotl.storage.leftovers import Leftovers, listed, sweep
 from autotl.storage.rundir import RunDir, write_json
-from autotl.threads import sleep_if_others_work
+from autotl.threads import local_cpus, sleep_if_others_work
 
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
     from autotl.advice.reference_set import ReferenceSet
+    from autotl.pipeline.resume import Earlier
+    from autotl.pipeline.validate import ValidInput
     from autotl.predictor import Predictor
     from autotl.space.search_space import SearchSpace
 
@@ -115,23 +117,15 @@ def fit(
         measure_benefit=measure_benefit,
         device=device,
     )
-    from autotl.compute.device import use_device
-    from autotl.pipeline.context import make_context, versions
-    from autotl.pipeline.fit import fit as run_fit
+    from autotl.pipeline.context import versions
     from autotl.pipeline.guard import told
     from autotl.pipeline.validate import validate
-    from autotl.tune.session import RaySession
 
     inputs = validate(settings, callbacks)
     output = settings.output_dir or rundir.default_path(settings.dataset_dir)
     with _only_fit(), rundir.occupied(output) as run, told(run), listed() as leftovers:
         write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
-        leftovers.add(run.cache)
-        sweep()
-        use_device(device)
-        console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
-        with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add) as ray:
-            return run_fit(make_context(settings, inputs, run, console, begun, callbacks), ray)
+        return _fit(run, settings, inputs, leftovers, begun=begun, callbacks=callbacks, quiet=quiet)
 
 
 def resume(
@@ -166,25 +160,42 @@ def resume(
     check_types(locals())
     begun = clock.now()
     sleep_if_others_work(starts_workers=True)
-    from autotl.compute.device import use_device
-    from autotl.pipeline.context import make_context, versions
-    from autotl.pipeline.fit import fit as run_fit
+    from autotl.pipeline.context import versions
     from autotl.pipeline.guard import told
     from autotl.pipeline.resume import earlier_settings, inputs_of, read_earlier
     from autotl.pipeline.validate import validate
-    from autotl.tune.session import RaySession
 
     with _only_fit(), rundir.reopened(Path(run_dir)) as run, told(run), listed() as leftovers:
         trials = None if n_trials is None else int(n_trials)
         settings = earlier_settings(run, versions(), as_seconds(timeout), trials)
         earlier = read_earlier(run)
         inputs = inputs_of(validate(settings, callbacks, resumes=True), earlier)
-        leftovers.add(run.cache)
-        sweep()
-        use_device(settings.device)
-        console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
-        with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add) as ray:
-            return run_fit(make_context(settings, inputs, run, console, begun, callbacks, earlier=earlier), ray)
+        return _fit(run, settings, inputs, leftovers, earlier, begun=begun, callbacks=callbacks, quiet=quiet)
+
+
+def _fit(
+    run: RunDir,
+    settings: FitSettings,
+    inputs: ValidInput,
+    leftovers: Leftovers,
+    earlier: Earlier | None = None,
+    *,
+    begun: float,
+    callbacks: Sequence[Callback],
+    quiet: bool,
+) -> FitResult:
+    """A session in a run folder that is its own, with input that has been checked."""
+    from autotl.compute.device import use_device
+    from autotl.pipeline.context import make_context
+    from autotl.pipeline.fit import fit as run_fit
+    from autotl.tune.session import RaySession
+
+    leftovers.add(run.cache)
+    sweep()
+    use_device(settings.device)
+    console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
+    with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add) as ray:
+        return run_fit(make_context(settings, inputs, run, console, begun, callbacks, earlier=earlier), ray)
 
 
 @contextmanager
@@ -294,7 +305,7 @@ def build_reference_set(
     """
     check_types(locals())
     sleep_if_others_work()
-    from autotl.compute.device import local_cpus, use_device
+    from autotl.compute.device import use_device
     from autotl.pipeline.reference_set import ReferenceRequest, build
 
     use_device("auto")

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from autotl.errors import Problem, raise_if_any
+from autotl.predicates import Predicate, is_number, is_whole, or_none, shown
 from autotl.settings import Resources, parse_duration
 from autotl.space.search_space import SearchSpace
-
-
-def is_whole(value: Any) -> bool:
-    """A whole number of any kind, NumPy's too; no bool."""
-    if isinstance(value, bool):
-        return False
-    with suppress(TypeError):
-        operator.index(value)
-        return True
-    return False
-
-
-def is_number(value: Any) -> bool:
-    """A finite number."""
-    return not isinstance(value, bool | str) and hasattr(value, "__float__") and math.isfinite(value)
 
 
 def is_text(value: Any) -> bool:
@@ -51,15 +35,11 @@ def is_space(value: Any) -> bool:
     return is_path(value) or isinstance(value, SearchSpace)
 
 
-def _several(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _several(fits: Predicate) -> Predicate:
     """One, or a sequence of these."""
     return lambda value: (
         fits(value) or (isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(map(fits, value)))
     )
-
-
-def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or fits(value)
 
 
 PATH = (is_path, "a path that is not empty")
@@ -67,25 +47,25 @@ WHOLE = (is_whole, "a whole number")
 FLAG = (lambda value: isinstance(value, bool), "True or False")
 TEXT = (is_text, "a text that is not empty")
 
-KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+KINDS: dict[str, tuple[Predicate, str]] = {
     "dataset_dir": PATH,
     "timeout": (is_duration, "seconds as a number, or 90s, 10m, 1.5h"),
-    "n_trials": (_or_none(is_whole), "a whole number from 1, or None for as many as the time allows"),
+    "n_trials": (or_none(is_whole), "a whole number from 1, or None for as many as the time allows"),
     "metric": TEXT,
     "search_space": (is_space, "auto, the name of a space, a TOML file that is not empty, or a space"),
     "backbones": (_several(is_text), "auto, a name, or several names"),
     "reuse": (_several(is_path), "a run folder, or several"),
-    "output_dir": (_or_none(is_path), "a path that is not empty, or None"),
+    "output_dir": (or_none(is_path), "a path that is not empty, or None"),
     "seed": WHOLE,
     "val_fraction": (is_number, "a number"),
     "skip_unreadable": FLAG,
     "allow_download": FLAG,
-    "resources": (_or_none(lambda value: isinstance(value, Resources)), "autotl.Resources, or None"),
-    "resources.address": (_or_none(is_text), 'host:port, "auto", or None'),
-    "resources.slots": (_or_none(is_whole), "a whole number, or None"),
-    "resources.cpus_per_trial": (_or_none(is_whole), "a whole number, or None"),
-    "resources.gpus_per_trial": (_or_none(is_number), "a number, or None"),
-    "reference": (_or_none(is_path), "a file, or None"),
+    "resources": (or_none(lambda value: isinstance(value, Resources)), "autotl.Resources, or None"),
+    "resources.address": (or_none(is_text), 'host:port, "auto", or None'),
+    "resources.slots": (or_none(is_whole), "a whole number, or None"),
+    "resources.cpus_per_trial": (or_none(is_whole), "a whole number, or None"),
+    "resources.gpus_per_trial": (or_none(is_number), "a number, or None"),
+    "reference": (or_none(is_path), "a file, or None"),
     "measure_benefit": FLAG,
     "device": TEXT,
     "callbacks": (lambda value: isinstance(value, Sequence) and not isinstance(value, str), "a list of callbacks"),
@@ -94,7 +74,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "images": PATH,
     "backbone": TEXT,
     "output": PATH,
-    "name": (_or_none(is_text), "a text that is not empty, or None"),
+    "name": (or_none(is_text), "a text that is not empty, or None"),
 }
 """What the arguments of the public functions may be, and that in words. Ranges are looked at later."""
 
@@ -110,13 +90,8 @@ def check_types(given: Mapping[str, Any]) -> None:
         resources = given["resources"]
         values |= {f"resources.{name}": getattr(resources, name) for name in Resources.__slots__}
     wrong = [
-        Problem("settings", name, _shown(value), KINDS[name][1])
+        Problem("settings", name, shown(value, 100), KINDS[name][1])
         for name, value in values.items()
         if not KINDS[name][0](value)
     ]
     raise_if_any(wrong)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}… ({type(value).__name__})"

@@ -35,22 +35,61 @@ class _Presses:
         received: the signals, in order.
         pending: whether one has to be raised again.
         taken: the handlers that `noticed` put in place, by signal.
-        searching: whether Ray Tune is running, which ends by itself when it is told.
-        torn_out, timer: whether it was told and has not ended in `PATIENCE`, and what looks after that.
-        not_tunes: the handler of `TUNES_SIGNAL` as long as Ray Tune has not put its own in place.
-        search_over, last_resort: whether it has ended, and what is done where it cannot.
+        search: of Ray Tune, which ends by itself when it is told; None while none is running.
+        torn_out: whether the search was told and has not ended in `PATIENCE`.
     """
 
     def __init__(self) -> None:
         self.received: list[int] = []
         self.pending = False
         self.taken: dict[int, Any] = {}
-        self.searching = False
+        self.search: _Search | None = None
         self.torn_out = False
-        self.timer: threading.Timer | None = None
-        self.not_tunes: Any = None
-        self.search_over = threading.Event()
-        self.last_resort: Callable[[], None] = lambda: None
+
+
+class _Search:
+    """A search of Ray Tune that is running.
+
+    Args:
+        not_tunes: the handler of `TUNES_SIGNAL` as long as Ray Tune has not put its own in place.
+        last_resort: called where the search cannot end, before the process is ended.
+    """
+
+    def __init__(self, not_tunes: Any, last_resort: Callable[[], None]) -> None:
+        self._not_tunes, self._last_resort = not_tunes, last_resort
+        self._over = threading.Event()
+        self._timer: threading.Timer | None = None
+
+    def tell(self, number: int, frame: FrameType | None) -> bool:
+        """Tell Ray Tune to end after its current step, if it listens already."""
+        handler = signal.getsignal(TUNES_SIGNAL) if TUNES_SIGNAL is not None else None
+        if not callable(handler) or handler == self._not_tunes:
+            return False
+        handler(number, frame)
+        if number != signal.SIGINT:  # Ray's processes may have got it, too, and then never answer
+            self._timer = threading.Timer(PATIENCE, self._tear_out, [number])
+            self._timer.daemon = True
+            self._timer.start()
+        return True
+
+    def _tear_out(self, number: int) -> None:
+        """Called in a thread of its own: raise KeyboardInterrupt in the search, if it still runs.
+
+        Where Ray's own processes are gone, its calls do not come back, not even for that: then this process ends here.
+        """
+        if self._over.is_set():
+            return
+        _presses.torn_out = True
+        os.kill(os.getpid(), signal.SIGINT)  # Python handles it in the main thread
+        if not self._over.wait(PATIENCE):
+            self._last_resort()
+            os._exit(128 + number)
+
+    def has_ended(self) -> None:
+        """Nothing has to be torn out of any more."""
+        self._over.set()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 _presses = _Presses()
@@ -106,38 +145,21 @@ def search_ends_by_itself(last_resort: Callable[[], None] = lambda: None) -> Ite
     numbers = [number for number in (signal.SIGINT, TUNES_SIGNAL) if number is not None]
     before = {number: signal.getsignal(number) for number in numbers}
     take_back()
-    _presses.searching, _presses.last_resort = bool(_presses.taken), last_resort
-    _presses.not_tunes = before.get(TUNES_SIGNAL) if TUNES_SIGNAL is not None else None
-    _presses.search_over.clear()
     own = os.environ.get(TUNES_SWITCH)
-    if _presses.searching:
+    if _presses.taken:
+        _presses.search = _Search(before.get(TUNES_SIGNAL) if TUNES_SIGNAL is not None else None, last_resort)
         os.environ[TUNES_SWITCH] = "1"
     try:
         yield
     finally:
-        _presses.search_over.set()
-        if _presses.timer is not None:
-            _presses.timer.cancel()
-        if _presses.searching and own is None:
-            del os.environ[TUNES_SWITCH]
-        _presses.searching = False
+        if _presses.search is not None:
+            _presses.search.has_ended()
+            if own is None:
+                del os.environ[TUNES_SWITCH]
+        _presses.search = None
         for number, handler in before.items():
             if handler is not None:  # one that was not set from Python cannot be put back
                 signal.signal(number, handler)
-
-
-def _tear_out(presses: _Presses, number: int) -> None:
-    """Called in a thread of its own: raise KeyboardInterrupt in the search, if it still runs.
-
-    Where Ray's own processes are gone, its calls do not come back, not even for that: then this process ends here.
-    """
-    if not presses.searching:
-        return
-    presses.torn_out = True
-    os.kill(os.getpid(), signal.SIGINT)  # Python handles it in the main thread
-    if not presses.search_over.wait(PATIENCE):
-        presses.last_resort()
-        os._exit(128 + number)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -148,18 +170,11 @@ def _note(number: int, frame: FrameType | None) -> None:
         return  # the kernel and the shell both send one when a terminal is closed; a batch system repeats its own
     _presses.received.append(number)
     _presses.pending = True
-    told = signal.getsignal(TUNES_SIGNAL) if _presses.searching and TUNES_SIGNAL is not None else None
-    if callable(told) and told != _presses.not_tunes and not at_once():
-        _presses.pending = False
-        told(number, frame)
-        if number != signal.SIGINT:  # Ray's processes may have got it, too, and then never answer
-            _presses.timer = threading.Timer(PATIENCE, _tear_out, [_presses, number])
-            _presses.timer.daemon = True
-            _presses.timer.start()
-        if number == signal.SIGINT and os.isatty(ERRORS):
-            os.write(ERRORS, HINT)  # as the only safe way to print in a signal handler
-        return
-    raise KeyboardInterrupt
+    if _presses.search is None or at_once() or not _presses.search.tell(number, frame):
+        raise KeyboardInterrupt
+    _presses.pending = False
+    if number == signal.SIGINT and os.isatty(ERRORS):
+        os.write(ERRORS, HINT)  # as the only safe way to print in a signal handler
 
 
 def raise_if_pressed() -> None:

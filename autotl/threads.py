@@ -1,4 +1,4 @@
-"""Threads that share a computation sleep while they wait for one another, on a machine that others use as well.
+"""How many threads may compute at once, and that they sleep while they wait on a machine that others use as well.
 
 OpenMP's threads spin: they keep a core busy until the last of them is done. On a machine of one's own that is fastest,
 by up to a third. Beside a program that uses one core, on two cores, the thread that shares this core is late at every
@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
+
 VARIABLE, SLEEP = "OMP_WAIT_POLICY", "PASSIVE"
 """Read by libgomp and by Intel's and LLVM's OpenMP when they are loaded."""
 SECONDS = 0.1
@@ -20,6 +22,11 @@ SECONDS = 0.1
 CORES = 0.5
 """So many cores in use are another program at work."""
 STAT = Path("/proc/stat")
+
+
+def local_cpus() -> int:
+    """Cores this process may use: those it is bound to, or fewer by a container's quota or `LOKY_MAX_CPU_COUNT`."""
+    return int(joblib.cpu_count())
 
 
 def sleep_if_others_work(*, starts_workers: bool = False) -> None:

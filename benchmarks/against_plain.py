@@ -30,7 +30,6 @@ import torch
 from fit import BACKBONE, with_test_split
 
 from autotl.compute import device
-from autotl.compute.device import local_cpus
 from autotl.console import Console
 from autotl.data.pixels import open_store
 from autotl.pipeline.context import make_context
@@ -45,6 +44,7 @@ from autotl.space.parameters import Categorical, Depth
 from autotl.space.search_space import SearchSpace
 from autotl.storage import rundir
 from autotl.storage.cache import DiskCache
+from autotl.threads import local_cpus
 from autotl.train.epoch import Diverged, EpochReport
 from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask

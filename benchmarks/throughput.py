@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from autotl.compute.device import compute, local_cpus
+from autotl.compute.device import compute
 from autotl.compute.memory import keep_freed_memory
 from autotl.data.augment import recipe_named
 from autotl.data.decode import IMAGE_SUFFIXES
@@ -37,6 +37,7 @@ from autotl.models.catalog import find_entry
 from autotl.models.partition import divide
 from autotl.models.weights import load_pretrained, locate
 from autotl.storage.cache import DiskCache
+from autotl.threads import local_cpus
 
 BACKBONE = "tf_efficientnet_lite0.in1k"
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import joblib
 import torch
 
 from autotl.compute.depthwise import FastDepthwise
+from autotl.threads import local_cpus
 
 Precision = Literal["bf16", "fp16", "fp32"]
 """What trials compute in: bfloat16 where it is fast, float16 with scaled gradients on GPUs that do not have it."""
@@ -60,11 +60,6 @@ def use_gpus(gpus: float) -> None:
     if gpus and not torch.cuda.is_available():
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         raise RuntimeError(f"this worker was promised a GPU and sees none (CUDA_VISIBLE_DEVICES: {seen})")
-
-
-def local_cpus() -> int:
-    """Cores this process may use: those it is bound to, or fewer by a container's quota or `LOKY_MAX_CPU_COUNT`."""
-    return int(joblib.cpu_count())
 
 
 def use_allowed_cores() -> None:

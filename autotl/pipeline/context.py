@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotl.compute.device import Precision, local_cpus, pick_device
+from autotl.compute.device import Precision, pick_device
 from autotl.console import Console
 from autotl.data.on_demand import OnDemand
 from autotl.data.pixels import Decoding, PixelStore
@@ -27,6 +27,7 @@ from autotl.result import Callback
 from autotl.settings import FitSettings
 from autotl.storage.cache import DiskCache, default_folder
 from autotl.storage.rundir import RunDir
+from autotl.threads import local_cpus
 from autotl.train.metrics import majority_score
 
 PACKAGES = ("autotl", "torch", "timm", "ray", "optuna", "numpy", "scipy", "scikit-learn")

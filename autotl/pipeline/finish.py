@@ -11,7 +11,6 @@ from autotl import clock
 from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit
 from autotl.advice.hindsight import compare_with_winner
-from autotl.compute.device import local_cpus
 from autotl.compute.memory import give_back_memory
 from autotl.data.pixels import PixelStore
 from autotl.errors import SearchError
@@ -26,6 +25,7 @@ from autotl.records import Estimate, TrialRecord
 from autotl.result import FitResult
 from autotl.storage.rundir import write_json
 from autotl.storage.saved_model import load_card
+from autotl.threads import local_cpus
 from autotl.train.metrics import all_metrics, estimate
 
 BLOCK = 256

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from autotl.compute.device import Precision, Speed, local_cpus, measure_device, pick_device
+from autotl.compute.device import Precision, Speed, measure_device, pick_device
 from autotl.console import Console
 from autotl.data.folder import Listing, check_classes, unreadable_problems, without
 from autotl.data.on_demand import OnDemand, fits
@@ -34,6 +34,7 @@ from autotl.pipeline.context import (
     views_to_keep,
 )
 from autotl.pipeline.resume import describe, keep_or_compare
+from autotl.threads import local_cpus
 from autotl.train.metrics import default_metric
 
 

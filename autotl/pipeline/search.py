@@ -10,7 +10,7 @@ from autotl import clock
 from autotl.advice.advisor import Advice
 from autotl.advice.ranking import choose_searched, without_duplicates
 from autotl.advice.start_points import start_points_of
-from autotl.compute.device import local_cpus, pick_device
+from autotl.compute.device import pick_device
 from autotl.compute.memory import give_back_memory
 from autotl.console import Console
 from autotl.errors import SearchError
@@ -28,6 +28,7 @@ from autotl.records import TrialRecord
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import Config, SearchSpace
 from autotl.storage.saved_model import load_card
+from autotl.threads import local_cpus
 from autotl.train.cost import START_SECONDS, base_depth, measure_backbones, measure_speed, speed_of
 from autotl.train.probe import START_FLOOR, Probe, fit_probe, save_head
 from autotl.train.task import BackboneFiles, TrainingTask, save_manifest

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import joblib
-
 from autotl.advice.reference_set import ReferenceSet, load_reference_set
 from autotl.data.folder import Listing, list_folder
 from autotl.errors import BackboneError, Problem, SettingsError, SpaceError, raise_if_any
@@ -21,6 +19,7 @@ from autotl.settings import DEVICES, FitSettings, Resources, check_settings
 from autotl.space.files import load_space, space_from_plain
 from autotl.space.search_space import SearchSpace
 from autotl.storage import rundir
+from autotl.threads import local_cpus
 
 EVENTS = ("on_advice", "on_trial", "on_end")
 """The methods of `autotl.result.Callback`."""
@@ -101,7 +100,7 @@ def check_resources(asked: Resources) -> list[Problem]:
     """What this machine does not have, or where no Ray cluster answers."""
     if asked.address is not None:
         return _check_address(asked.address)
-    cores = local_cpus_of_this_machine()
+    cores = local_cpus()
     problems = []
     if (asked.slots or 0) > MOST_SLOTS_PER_CORE * cores:
         allowed = f"at most {MOST_SLOTS_PER_CORE * cores}: this machine has {cores} cores"
@@ -116,11 +115,6 @@ def check_resources(asked: Resources) -> list[Problem]:
             found = f"{asked.gpus_per_trial:g}, and torch sees {gpus} GPUs on this machine"
             problems.append(Problem("settings", "gpus_per_trial", found, f"0 to {gpus}"))
     return problems
-
-
-def local_cpus_of_this_machine() -> int:
-    """Cores that this process may use; as `autotl.compute.device.local_cpus`, without waiting for torch."""
-    return int(joblib.cpu_count())
 
 
 def _check_address(address: str) -> list[Problem]:

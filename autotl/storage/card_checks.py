@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from autotl.predicates import Predicate, is_number, is_whole, or_none, shown
 from autotl.settings import METRICS
 
 LARGEST_SIDE = 4096
@@ -14,26 +15,20 @@ LARGEST_SIDE = 4096
 MOST_CLASSES = 1_000_000
 
 
-def _whole(low: int, high: float = math.inf) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+def _whole(low: int, high: float = math.inf) -> Predicate:
+    return lambda value: is_whole(value) and low <= value <= high
 
 
-def _number(low: float = -math.inf, high: float = math.inf) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    )
+def _number(low: float = -math.inf, high: float = math.inf) -> Predicate:
+    return lambda value: is_number(value) and low <= value <= high
 
 
-def _text(pattern: str = r"[\s\S]{1,1000}") -> Callable[[Any], bool]:
+def _text(pattern: str = r"[\s\S]{1,1000}") -> Predicate:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
-def _three(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _three(fits: Predicate) -> Predicate:
     return lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(map(fits, value))
-
-
-def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or fits(value)
 
 
 def _classes(value: Any) -> bool:
@@ -45,16 +40,16 @@ def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
+Rules = Mapping[str, tuple[Predicate, str]]
 
 CARD: Rules = {
     "backbone": (_text(r"[\w.-]{1,200}"), "the name of a timm model"),
     "classes": (_classes, "two or more different names"),
     "preprocessing": (_is_dict, "an object"),
-    "freeze_depth": (_or_null(_whole(0, 10_000)), "a whole number from 0, or null"),
+    "freeze_depth": (or_none(_whole(0, 10_000)), "a whole number from 0, or null"),
     "metric": (lambda value: value in METRICS, ", ".join(METRICS)),
     "score": (_number(), "a finite number"),
-    "log_loss": (_or_null(_number()), "a finite number, or null"),
+    "log_loss": (or_none(_number()), "a finite number, or null"),
     "validation": (_is_dict, "an object"),
     "trial_id": (_text(), "a text"),
     "epoch": (_whole(0), "a whole number from 0"),
@@ -73,9 +68,9 @@ PREPROCESSING: Rules = {
     "store_size": (_whole(8, 2 * LARGEST_SIDE), f"8 to {2 * LARGEST_SIDE} pixels"),
 }
 VALIDATION: Rules = {
-    "value": (_or_null(_number()), "a finite number, or null"),
-    "low": (_or_null(_number()), "a finite number, or null"),
-    "high": (_or_null(_number()), "a finite number, or null"),
+    "value": (or_none(_number()), "a finite number, or null"),
+    "low": (or_none(_number()), "a finite number, or null"),
+    "high": (or_none(_number()), "a finite number, or null"),
     "n_images": (_whole(0), "a whole number from 0"),
 }
 MAY_BE_MISSING = {"finished"}
@@ -98,10 +93,5 @@ def _wrong(plain: Mapping[str, Any], rules: Rules, prefix: str) -> list[str]:
     problems += [f"{prefix}{name}: unknown" for name in plain if name not in rules]
     for name, (fits, allowed) in rules.items():
         if name in plain and not fits(plain[name]):
-            problems.append(f"{prefix}{name}: {_shown(plain[name])}, allowed: {allowed}")
+            problems.append(f"{prefix}{name}: {shown(plain[name], 60)}, allowed: {allowed}")
     return problems
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -213,20 +213,23 @@ def create(path: Path) -> RunDir:
     return RunDir(path.absolute())
 
 
-def _is_dead(run: RunDir, *, locked: bool = False) -> bool:
-    """Whether a fit was killed there before it had a model: then its folder is free.
+def _is_dead(run: RunDir) -> bool:
+    """Whether a fit was killed there before it had a model: then its folder is free."""
+    return _has_only_begun(run) and not _is_locked(run)
 
-    `locked` says that nobody else has its lock.
-    """
-    if not run.settings.exists() or run.has_model or not _holds_nothing_else(run):
-        return False
-    if locked:
-        return True
+
+def _has_only_begun(run: RunDir) -> bool:
+    """Whether there is a fit without a model, and nothing else."""
+    return run.settings.exists() and not run.has_model and _holds_nothing_else(run)
+
+
+def _is_locked(run: RunDir) -> bool:
+    """Whether a fit is running there, as far as can be found out."""
     try:
         with FileLock(run.path / FIT_LOCK, timeout=0):
-            return True
+            return False
     except (Timeout, OSError):
-        return False
+        return True
 
 
 def _holds_nothing_else(run: RunDir) -> bool:
@@ -257,7 +260,7 @@ def occupied(path: Path) -> Iterator[RunDir]:
     except OSError as error:
         raise RunFolderError([Problem("run folder", str(path), f"cannot be made ({error})")]) from error
     try:
-        if _is_dead(RunDir(path), locked=True):
+        if _has_only_begun(RunDir(path)):
             _clear(RunDir(path))
         run = create(path)
     except RunFolderError:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotl.compute.device import local_cpus
 from autotl.errors import SearchError
 from autotl.settings import Resources
+from autotl.threads import local_cpus
 
 MAX_SLOTS = 8
 OBJECT_STORE_BYTES = 80 * 2**20

@@ -31,18 +31,46 @@ class Killed(NamedTuple):
     below: dict[int, str]
 
 
-@pytest.fixture(scope="module")
-def interrupted(commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    folder = tmp_path_factory.mktemp("interrupted")
+ENDLESS = ("--timeout", "10m", "--n-trials", 500, "--slots", 1)
+"""A fit that is ended from outside."""
+
+
+class OnTerminal(NamedTuple):
+    """A fit on a terminal that has had its first trial, and the processes below it."""
+
+    run: Path
+    terminal: Any
+    below: dict[int, str]
+
+
+def begin_on_terminal(commands: Any, dataset: Path, folder: Path) -> OnTerminal:
     run = folder / "run"
-    terminal = commands.on_terminal(
-        *("fit", dataset, *commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1),
-        cwd=folder,
-    )
+    terminal = commands.on_terminal("fit", dataset, *commands.QUICK, *ENDLESS, "--output", run, cwd=folder)
     commands.wait_for(
         lambda: commands.searched(run), "the first trial", process=terminal.process, output=lambda: terminal.text
     )
-    below = commands.descendants(terminal.process.pid)
+    return OnTerminal(run, terminal, commands.descendants(terminal.process.pid))
+
+
+class OnPipe(NamedTuple):
+    """A fit that writes to a file and has had its first trial, and the processes below it."""
+
+    run: Path
+    process: Any
+    output: Path
+    below: dict[int, str]
+
+
+def begin_on_pipe(commands: Any, dataset: Path, folder: Path) -> OnPipe:
+    run, output = folder / "run", folder / "output.txt"
+    process = commands.start("fit", dataset, *commands.QUICK, *ENDLESS, "--output", run, cwd=folder, output=output)
+    commands.wait_for(lambda: commands.searched(run), "the first trial", process=process, output=output.read_text)
+    return OnPipe(run, process, output, commands.descendants(process.pid))
+
+
+@pytest.fixture(scope="module")
+def interrupted(commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    run, terminal, below = begin_on_terminal(commands, dataset, tmp_path_factory.mktemp("interrupted"))
     terminal.press_ctrl_c()
     text = terminal.wait(120)
     return Interrupted(run, text, terminal.process.returncode, below)
@@ -50,16 +78,7 @@ def interrupted(commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def killed(commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    folder = tmp_path_factory.mktemp("killed")
-    run, output = folder / "run", folder / "output.txt"
-    process = commands.start(
-        "fit", dataset, *commands.QUICK, "--timeout", "10m", "--output", run, "--slots", 1, cwd=folder, output=output
-    )
-    commands.wait_for(
-        (run / "model" / "model.json").exists, "the first model", process=process, output=output.read_text
-    )
-    commands.wait_for(lambda: commands.searched(run), "the first trial", process=process, output=output.read_text)
-    below = commands.descendants(process.pid)
+    run, process, output, below = begin_on_pipe(commands, dataset, tmp_path_factory.mktemp("killed"))
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
     return Killed(run, output.read_text("utf-8"), below)
@@ -157,12 +176,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="module", params=[signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
 def told(request: Any, commands: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    folder = tmp_path_factory.mktemp("told")
-    run, output = folder / "run", folder / "output.txt"
-    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
-    process = commands.start("fit", dataset, *options, cwd=folder, output=output)
-    commands.wait_for(lambda: commands.searched(run), "the first trial", process=process, output=output.read_text)
-    below = commands.descendants(process.pid)
+    run, process, output, below = begin_on_pipe(commands, dataset, tmp_path_factory.mktemp("told"))
     begun = time.monotonic()
     os.kill(process.pid, request.param)
     process.wait(60)
@@ -190,14 +204,14 @@ class TestToldToEnd:
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_result(commands: Any, dataset: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
-    terminal = commands.on_terminal("fit", dataset, *options, cwd=tmp_path)
-    watched = {"process": terminal.process, "output": lambda: terminal.text}
-    commands.wait_for(lambda: commands.searched(run), "the first trial", **watched)
-    below = commands.descendants(terminal.process.pid)
+    run, terminal, below = begin_on_terminal(commands, dataset, tmp_path)
     terminal.press_ctrl_c()
-    commands.wait_for(lambda: "Ctrl-C again ends at once" in terminal.text, "the hint", **watched)
+    commands.wait_for(
+        lambda: "Ctrl-C again ends at once" in terminal.text,
+        "the hint",
+        process=terminal.process,
+        output=lambda: terminal.text,
+    )
     terminal.press_ctrl_c()
     text = terminal.wait(60)
     assert terminal.process.returncode == 128 + signal.SIGINT, text
@@ -209,13 +223,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_result(commands: Any, dataset: Pa
 
 
 def test_a_terminal_that_is_closed_ends_the_fit_with_its_result(commands: Any, dataset: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
-    terminal = commands.on_terminal("fit", dataset, *options, cwd=tmp_path)
-    commands.wait_for(
-        lambda: commands.searched(run), "the first trial", process=terminal.process, output=lambda: terminal.text
-    )
-    below = commands.descendants(terminal.process.pid)
+    run, terminal, below = begin_on_terminal(commands, dataset, tmp_path)
     terminal.hang_up()
     assert terminal.process.wait(60) == 128 + signal.SIGHUP
     assert json.loads((run / "result.json").read_text("utf-8"))["interrupted"] is True
@@ -225,12 +233,7 @@ def test_a_terminal_that_is_closed_ends_the_fit_with_its_result(commands: Any, d
 
 def test_what_ends_all_processes_at_once_leaves_the_model(commands: Any, dataset: Path, tmp_path: Path) -> None:
     """As Slurm and systemd do: Ray's processes are gone before the search can end, and its calls do not come back."""
-    run = tmp_path / "run"
-    options = (*commands.QUICK, "--timeout", "10m", "--n-trials", 500, "--output", run, "--slots", 1)
-    terminal = commands.on_terminal("fit", dataset, *options, cwd=tmp_path)
-    commands.wait_for(
-        lambda: commands.searched(run), "the first trial", process=terminal.process, output=lambda: terminal.text
-    )
+    run, terminal, _ = begin_on_terminal(commands, dataset, tmp_path)
     os.killpg(terminal.process.pid, signal.SIGTERM)
     terminal.wait(60)
     assert terminal.process.returncode == 128 + signal.SIGTERM

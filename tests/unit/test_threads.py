@@ -1,4 +1,4 @@
-"""Threads that wait for one another sleep where others use the machine, unless the user wants something else."""
+"""As many threads as there are cores to use; they sleep while they wait where others use the machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky.backend import context as loky_context
 
 from autotl import threads
-from autotl.threads import VARIABLE, sleep_if_others_work
+from autotl.threads import VARIABLE, local_cpus, sleep_if_others_work
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 9}, raising=False)
+    assert local_cpus() == 3
+
+
+def test_the_quota_of_a_container_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    monkeypatch.setattr(loky_context, "_cpu_count_cgroup", lambda os_cpu_count: 2)  # what docker run --cpus=2 sets
+    assert local_cpus() == 2
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

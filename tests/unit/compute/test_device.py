@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 
-import joblib.externals.loky.backend.context as loky_context
 import pytest
 import torch
 
@@ -14,7 +12,6 @@ from autotl.compute.device import (
     GAIN_NEEDED,
     Speed,
     compute,
-    local_cpus,
     measure_device,
     pick_device,
     precision_here,
@@ -58,19 +55,6 @@ def test_models_run_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setattr(device, "_only_cpus", name != "cpu")
     use_device(name)
     assert pick_device().type == kind
-
-
-def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 9}, raising=False)
-    assert local_cpus() == 3
-
-
-def test_the_quota_of_a_container_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    monkeypatch.setattr(loky_context, "_cpu_count_cgroup", lambda os_cpu_count: 2)  # what docker run --cpus=2 sets
-    assert local_cpus() == 2
 
 
 @pytest.mark.parametrize(("allowed", "threads"), [(1, 1), (64, 3)])
