@@ -139,8 +139,8 @@ def resume(
     """Go on with a run: one that was interrupted or killed, or one that has ended and gets more time.
 
     The trials that have ended, the sampler's study, the best model and the caches are used; everything that was asked
-    for is as it was, but for the time. Its images are read and probed again. A trial in the middle of which the run
-    was killed is lost.
+    for is as it was, but for the time. Its images are read and probed again. Trials in the middle of which the run was
+    ended or killed go on from the last epoch that was kept, before anything else is tried.
 
     Args:
         run_dir: the run folder, with a model.

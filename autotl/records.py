@@ -41,11 +41,13 @@ class TrialRecord:
         error: traceback of a failed trial, else "".
         worker: host name and process id where it ran.
         origin: "probe", "advice" (a start point), "search", "refinement" (of the best, its rates varied),
-            "continuation" (of the best, from its weights), or "benefit" (trained after the search, to measure what
-            pretraining is worth).
+            "continuation" (of the best, from its weights), "resumption" (of one that was cut), or "benefit" (trained
+            after the search, to measure what pretraining is worth).
         note: what was out of the ordinary, such as why frozen stages could not be computed once.
         expected_seconds: what it was expected to take when it was proposed.
         continues: the trial from whose weights it began, else "".
+        resumes: the trial that was cut, and that this one goes on with from the last epoch that was kept, else "":
+            `epochs`, `seconds` and the curves are those of both.
         session: which call of the run tried it: 1 is the fit, later ones went on with it.
     """
 
@@ -65,6 +67,7 @@ class TrialRecord:
     note: str = ""
     expected_seconds: float | None = None
     continues: str = ""
+    resumes: str = ""
     session: int = 1
 
     @property
@@ -85,7 +88,7 @@ class TrialRecord:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> TrialRecord:
         """The record written by `to_json`."""
-        tuples = {"curve": tuple(map(_number, plain["curve"])), "train_losses": tuple(plain["train_losses"])}
+        tuples = {"curve": tuple(map(nan_for_none, plain["curve"])), "train_losses": tuple(plain["train_losses"])}
         return cls(**(plain | {"status": Status(plain["status"])} | tuples))
 
 
@@ -116,7 +119,7 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _number(value: float | None) -> float:
+def nan_for_none(value: float | None) -> float:
     """NaN for the null that `json_text` wrote in its place."""
     return math.nan if value is None else value
 
@@ -133,8 +136,8 @@ class Estimate:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Estimate:
         """What `json_text` made of it."""
-        low, high = _number(plain["low"]), _number(plain["high"])
-        return cls(_number(plain["value"]), low, high, int(plain["n_images"]))
+        low, high = nan_for_none(plain["low"]), nan_for_none(plain["high"])
+        return cls(nan_for_none(plain["value"]), low, high, int(plain["n_images"]))
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] on {self.n_images} images"

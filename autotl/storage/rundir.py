@@ -134,6 +134,11 @@ class RunDir:
         return self.path / "finished"
 
     @property
+    def unfinished(self) -> Path:
+        """Trials between two epochs, for whoever goes on with them; in the end those that were cut."""
+        return self.path / "unfinished"
+
+    @property
     def cache(self) -> Path:
         """Decoded pixels, weights and activations; removed when the run ends."""
         return self.path / "cache"
@@ -234,12 +239,16 @@ def _is_locked(run: RunDir) -> bool:
 
 def _holds_nothing_else(run: RunDir) -> bool:
     """Whether all that is in the folder is a fit's: other programs have a settings.json and a cache as well."""
-    names = {path.name for path in (*_files(run), run.cache, run.model, run.finished)} | {".lock", FIT_LOCK}
+    names = {path.name for path in (*_files(run), *_folders(run))} | {".lock", FIT_LOCK}
     return all(path.name in names or path.name.startswith(run.journal.name) for path in run.path.iterdir())
 
 
 def _files(run: RunDir) -> tuple[Path, ...]:
     return run.settings, run.log, run.trials, run.advice, run.data, run.space, run.journal, run.benefit, run.result
+
+
+def _folders(run: RunDir) -> tuple[Path, ...]:
+    return run.cache, run.model, run.finished, run.unfinished
 
 
 @contextmanager
@@ -307,7 +316,7 @@ def _clear(run: RunDir) -> None:
     for path in (*_files(run), run.path / ".lock", *run.path.glob(f"{run.journal.name}.*")):
         with suppress(OSError):
             path.unlink()
-    for folder in (run.cache, run.model, run.finished):
+    for folder in _folders(run):
         shutil.rmtree(folder, ignore_errors=True)
 
 

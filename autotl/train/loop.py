@@ -20,6 +20,7 @@ from autotl.compute.recording import Replayed, new_pool
 from autotl.frozen.activations import batches, seed_of
 from autotl.models.backbone import Backbone, create
 from autotl.storage.saved_model import ModelCard
+from autotl.train.checkpoint import Checkpoint, restore, tensors_of
 from autotl.train.deadline import Deadline
 from autotl.train.epoch import Diverged, EpochReport, OutOfTime
 from autotl.train.loss import summed_loss
@@ -48,6 +49,7 @@ class FineTuning:
         config: a point of the search space.
         start: tensors to begin with in place of the pretrained ones and the linear probe, by name: what an earlier
             trial trained.
+        checkpoint: of the same config, to go on from: `start` is not called then.
 
     Attributes:
         backbone: the model as it stands.
@@ -59,7 +61,11 @@ class FineTuning:
     """
 
     def __init__(
-        self, task: TrainingTask, config: dict[str, Any], start: Mapping[str, torch.Tensor] | None = None
+        self,
+        task: TrainingTask,
+        config: dict[str, Any],
+        start: Mapping[str, torch.Tensor] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.task = task
         self.config = config
@@ -85,6 +91,8 @@ class FineTuning:
         self._epoch_seconds = 0.0  # without making its view
         self._view_seconds = 0.0
         self._probabilities = np.zeros((0, 0), dtype=np.float32)
+        if checkpoint is not None:
+            self._go_on_from(checkpoint)
 
     @property
     def note(self) -> str:
@@ -126,6 +134,14 @@ class FineTuning:
         counts = np.bincount(self._images.labels[self._images.train_rows], minlength=len(self.task.classes))
         weights: NDArray[np.float32] = (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
         return weights
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        training = checkpoint.training
+        restore(checkpoint.tensors, self._changing(), self._optimizer)
+        self._scaler.load_state_dict(training["scaler"])
+        self.epoch, self._part = checkpoint.epoch, training["part"]
+        self._epoch_seconds, self._view_seconds = training["epoch_seconds"], training["view_seconds"]
+        self._images.count_uses(training["view_uses"])
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -343,6 +359,22 @@ class FineTuning:
         return EpochReport(self.epoch, score_of(metrics, self.task.metric), metrics, loss, now - begun, timed_out)
 
     # -- what it hands out ---------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """The trial as it stands between two epochs."""
+        training = {
+            "scaler": self._scaler.state_dict(),
+            "part": self._part,
+            "epoch_seconds": self._epoch_seconds,
+            "view_seconds": self._view_seconds,
+            "view_uses": self._images.uses,
+        }
+        return Checkpoint(self.epoch, training, tensors_of(self._changing(), self._optimizer))
+
+    def _changing(self) -> dict[str, torch.Tensor]:
+        """The tensors that training changes: from scratch, the statistics of batch norms, too."""
+        buffers = dict(self.backbone.model.named_buffers()) if self._scratch else {}
+        return {**self.trained(), **buffers}
 
     def trained(self) -> dict[str, torch.Tensor]:
         """The tensors that are trained, by name."""

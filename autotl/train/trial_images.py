@@ -93,6 +93,15 @@ class TrialImages:
         return sum(not views.is_cached(self.train_rows, recipe, number) for number in unseen)
 
     @property
+    def uses(self) -> list[int]:
+        """How often each training view was seen."""
+        return [self._uses[number] for number in range(self._n_views)]
+
+    def count_uses(self, uses: list[int]) -> None:
+        """Training views were seen so often before, see `uses`."""
+        self._uses = Counter(dict(enumerate(uses)))
+
+    @property
     def _n_views(self) -> int:
         return 1 if self._config["augmentation"] == "none" else self._task.n_views
 

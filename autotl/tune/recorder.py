@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import tune
 
-from autotl.records import Status, TrialRecord, finite_or_none
+from autotl.records import Status, TrialRecord, finite_or_none, nan_for_none
 from autotl.storage.rundir import RunDir
 from autotl.tune.study import StudySearch
 
@@ -56,11 +56,16 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """Remember an epoch."""
-        self._last[trial.trial_id] = result
+        name = trial.trial_id
+        if name not in self._last:
+            before = self._search.resumed(name)
+            self._curves[name] = [] if before is None else list(map(nan_for_none, before.curve))
+            self._train_losses[name] = [] if before is None else list(before.train_losses)
+        self._last[name] = result
         if result["status"] != Status.FAILED:
-            self._curves.setdefault(trial.trial_id, []).append(float(result["score"]))
+            self._curves[name].append(float(result["score"]))
         if result.get("epoch", 0) > 0:
-            self._train_losses.setdefault(trial.trial_id, []).append(finite_or_none(result.get("train_loss")))
+            self._train_losses[name].append(finite_or_none(result.get("train_loss")))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record a trial that ended, by itself or by the scheduler."""
@@ -81,7 +86,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         config = self._search.configs.pop(trial_id, None)
         if config is None:
             return
-        last = self._last.pop(trial_id, {})
+        last, resumed = self._last.pop(trial_id, {}), self._search.resumed(trial_id)
         record = TrialRecord(
             number=self._first_number + len(self.records),
             trial_id=trial_id,
@@ -99,6 +104,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             note=str(last.get("note", "")),
             expected_seconds=self._search.expected(trial_id),
             continues=self._search.continued_by(trial_id),
+            resumes="" if resumed is None else resumed.trial_id,
             session=self._session,
         )
         self.records.append(record)

@@ -20,6 +20,7 @@ from autotl.space.search_space import Config, SearchSpace
 from autotl.storage.finished import is_kept
 from autotl.storage.rundir import RunDir, write_json
 from autotl.storage.saved_model import load_card
+from autotl.storage.unfinished import Unfinished, find_unfinished, unfinished_trials
 from autotl.train.task import TrainingTask
 from autotl.tune.pace import Pace, Predict, predictor
 from autotl.tune.session import Slots
@@ -126,7 +127,20 @@ def _study_search(plan: SearchPlan, task_file: Path) -> StudySearch:
         least=lambda: load_card(plan.run.model).least_score if plan.run.has_model else -math.inf,
         earlier=plan.earlier,
         is_kept=lambda trial_id: is_kept(plan.run.finished, trial_id),
+        unfinished=_to_go_on_with(plan),
+        find_unfinished=lambda trial_id: find_unfinished(plan.run.unfinished, trial_id),
     )
+
+
+def _to_go_on_with(plan: SearchPlan) -> list[Unfinished]:
+    """What an earlier session was in the middle of: of the same space, and from the same weights."""
+    backbones = plan.task.backbones
+    return [
+        trial
+        for trial in unfinished_trials(plan.run.unfinished)
+        if plan.space.contains(trial.config, plan.n_stages)
+        and trial.weights_sha256 == backbones[trial.config["backbone"]].weights_sha256
+    ]
 
 
 def _tuner(plan: SearchPlan, search: StudySearch, recorder: Recorder) -> Any:

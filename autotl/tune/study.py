@@ -26,9 +26,10 @@ from ray.tune.search.optuna import OptunaSearch
 from autotl import clock
 from autotl.records import Status, TrialRecord
 from autotl.space.search_space import Config, SearchSpace
+from autotl.storage.unfinished import Unfinished
 from autotl.tune.optuna_space import suggest_config, to_optuna
 from autotl.tune.pace import Pace
-from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY
+from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY, RESUMES_KEY
 
 log = logging.getLogger("autotl")
 
@@ -42,6 +43,8 @@ LOST_TRIALS = 2
 """So many trials of a kind before the sampler's proposals of that kind may be withdrawn."""
 MAX_FAILURES = 20
 """Trials that may fail one after another."""
+MAX_RESUMED = 3
+"""So often a trial is gone on with whose worker was lost: it may be what kills them."""
 NEIGHBOUR_SPREAD = 0.5
 """Standard deviation of the logarithm of a varied rate."""
 STARTUP_TRIALS = 8
@@ -78,6 +81,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         least: says from which score on a trial may be as good as the best one so far.
         earlier: trials of earlier sessions of the run, whose study is in the journal.
         is_kept: says whether what a trial trained is still there to go on from.
+        unfinished: trials that an earlier session was in the middle of, to go on with first.
+        find_unfinished: gives what was kept of a trial whose worker was lost, or None.
     """
 
     def __init__(
@@ -94,6 +99,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         least: Callable[[], float] = lambda: -math.inf,
         earlier: Sequence[TrialRecord] = (),
         is_kept: Callable[[str], bool] = lambda trial_id: True,
+        unfinished: Sequence[Unfinished] = (),
+        find_unfinished: Callable[[str], Unfinished | None] = lambda trial_id: None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group=True, on purpose
@@ -113,7 +120,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._scores: dict[str, float] = {}  # of every trial that trained, its best
         self._ends: dict[str, float] = {}  # of every trial that came to its end
         self._continues: dict[str, str] = {}
-        self._least, self._is_kept = least, is_kept
+        self._least, self._is_kept, self._find_unfinished = least, is_kept, find_unfinished
+        self._unfinished = list(unfinished)
+        self._resumed: dict[str, Unfinished] = {}
         self._random = random.Random(seed)
         super().__init__(
             space=self._define,
@@ -128,7 +137,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         )
         self._take_over([record for record in earlier if record.searched])
         clipped = [space.clip(point, n_stages) for point in start_points]
-        tried = list(self._shown.values())
+        tried = [*self._shown.values(), *(trial.config for trial in self._unfinished)]
         self._start_points = [
             point for place, point in enumerate(clipped) if point not in clipped[:place] and point not in tried
         ]
@@ -176,11 +185,22 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         epochs = max(1, self._pace.fitting_epochs(config, left))
         self._expected[trial_id] = self._pace.expect(config, epochs)
         self._pace.begin(trial_id, config)
-        continues = self._continues.get(trial_id, "")
-        return {**config, **self._constants, EPOCHS_KEY: epochs, CONTINUES_KEY: continues}
+        resumed = self._resumed.get(trial_id)
+        if resumed is not None:
+            epochs = min(resumed.planned, resumed.epoch + epochs)
+            self._expected[trial_id] = resumed.elapsed + self._pace.expect(config, epochs - resumed.epoch)
+        orders = {
+            EPOCHS_KEY: epochs,
+            CONTINUES_KEY: self._continues.get(trial_id, ""),
+            RESUMES_KEY: "" if resumed is None else resumed.trial_id,
+        }
+        return {**config, **self._constants, **orders}
 
     def _propose(self, trial_id: str, left: float) -> Config | None:
         """A start point, a proposal of the sampler, or, when time is short, more of the best trial."""
+        resumed = self._resume(trial_id, left)
+        if resumed is not None:
+            return resumed
         while self._start_points:
             point = self._start_points.pop(0)
             if self._fits(point, left):
@@ -194,6 +214,17 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return self._ask(trial_id, shorter, "advice")
         proposal = self._ask_fitting(trial_id, left)
         return proposal or self._continue(trial_id, left) or self._refine(trial_id, left)
+
+    def _resume(self, trial_id: str, left: float) -> Config | None:
+        """A trial that was cut, and whose next epoch fits the time left."""
+        for place, trial in enumerate(self._unfinished):
+            if self._pace.fitting_epochs(trial.config, left) > 0:
+                del self._unfinished[place]
+                self._resumed[trial_id] = trial
+                if trial.continues:
+                    self._continues[trial_id] = trial.continues
+                return self._ask(trial_id, trial.config, "resumption")
+        return None
 
     def _continue(self, trial_id: str, left: float) -> Config | None:
         """The best trial once more, from its weights, with a further cosine in the time left; each only once."""
@@ -308,12 +339,16 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             changed[name] = config[name] * math.exp(self._random.gauss(0.0, NEIGHBOUR_SPREAD))
         return self._search_space.clip(changed, self._n_stages)
 
+    def resumed(self, trial_id: str) -> Unfinished | None:
+        """The trial, as far as it had got, that this one goes on with; None for all others."""
+        return self._resumed.get(trial_id)
+
     def continued_by(self, trial_id: str) -> str:
         """The trial from whose weights this one began, or ""."""
         return self._continues.get(trial_id, "")
 
     def origin(self, trial_id: str) -> str:
-        """ "advice" for a start point, "refinement" or "continuation" for more of the best, else "search"."""
+        """Where a trial came from, see `TrialRecord.origin`."""
         trial = self._ot_trials.get(trial_id)
         return "search" if trial is None else str(trial.user_attrs.get("origin", "search"))
 
@@ -339,6 +374,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         best = float(result.get("best_score", math.nan)) if result else math.nan
         if error or status is Status.FAILED or not math.isfinite(best):
             self._failures += 1
+            lost = self._find_unfinished(trial_id) if error else None
+            if lost is not None and lost.resumed < MAX_RESUMED:
+                self._unfinished.append(lost)
             self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
             return
         self._failures = 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import platform
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,28 @@ from ray import tune
 from autotl import clock
 from autotl.compute.device import precision_here, use_gpus
 from autotl.compute.memory import give_back_memory, keep_freed_memory
-from autotl.records import Status
+from autotl.errors import ModelFileError
+from autotl.records import Status, finite_or_none, nan_for_none
 from autotl.space.search_space import PARAMETERS
 from autotl.storage.finished import find_finished, keep_finished
 from autotl.storage.rundir import RunDir
 from autotl.storage.saved_model import offer
+from autotl.storage.unfinished import Unfinished, drop_unfinished, find_unfinished, keep_unfinished, load_tensors
+from autotl.train.checkpoint import Checkpoint
 from autotl.train.epoch import EpochReport, OutOfTime
 from autotl.train.loop import FineTuning
 from autotl.train.task import TrainingTask
 
-TASK_KEY, EPOCHS_KEY, CONTINUES_KEY = "task", "epochs", "continues"
-"""Keys of the config beside its parameters: the path of the task's JSON file, the epochs of the trial, and the trial
-from whose weights it begins ("" for the linear probe or, from scratch, random ones)."""
+TASK_KEY, EPOCHS_KEY, CONTINUES_KEY, RESUMES_KEY = "task", "epochs", "continues", "resumes"
+"""Keys of the config beside its parameters: the path of the task's JSON file, the epochs of the trial, the trial from
+whose weights it begins ("" for the linear probe or, from scratch, random ones), and the one that was cut and that it
+goes on with ("" for none)."""
+KEEP_SECONDS = 15.0
+"""So much of a trial may be lost with its worker, or an epoch if that takes longer."""
+KEEP_SHARE = 0.02
+"""Of a trial's time at most for keeping what it has reached."""
+
+log = logging.getLogger("autotl")
 
 
 def load_task(path: Path) -> TrainingTask:
@@ -60,7 +71,11 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         task = load_task(Path(config[TASK_KEY]))
         clock.adopt(task.anchor)
         self._task = replace(task, max_t=config.get(EPOCHS_KEY, task.max_t))
-        self._continues = config.get(CONTINUES_KEY, "")
+        self._continues, self._resumes = config.get(CONTINUES_KEY, ""), config.get(RESUMES_KEY, "")
+        self._earlier: Unfinished | None = None
+        self._curve: list[float] = []
+        self._losses: list[float] = []
+        self._keep_next = self._begun + KEEP_SECONDS
         self._best: EpochReport | None = None
         self._note = ""
         self._fine_tuning: FineTuning | None = None
@@ -78,28 +93,102 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
             return self._result(None, Status.TIMED_OUT, "")
         except Exception:  # one trial's failure must not end the search
             self._fine_tuning = None
+            self._forget()
             return self._result(None, Status.FAILED, traceback.format_exc())
         status = self._status(report)
-        if status is not Status.STOPPED:
+        if status is Status.STOPPED:
+            self._keep_trial()
+        else:
             self._fine_tuning = None  # frees the model before the next trial makes its own
+        if status is Status.COMPLETED:
+            self._forget()
         return self._result(report, status, "")
 
     def _advance(self) -> EpochReport:
-        if self._fine_tuning is None:
+        if self._fine_tuning is not None:
+            report = self._fine_tuning.train_epoch()
+        else:
             use_gpus(self._task.gpus)
             task = replace(self._task, precision=precision_here(self._task.precision))
-            self._fine_tuning = FineTuning(task, self._config, self._start_weights())
-            report = self._fine_tuning.start()
-        else:
-            report = self._fine_tuning.train_epoch()
+            if self._resumes:
+                self._fine_tuning = self._resumed(task)
+                report = self._fine_tuning.train_epoch()
+            else:
+                self._fine_tuning = FineTuning(task, self._config, self._start_weights())
+                report = self._fine_tuning.start()
         self._note = self._fine_tuning.note
+        self._curve.append(report.score)
+        if report.epoch > 0:
+            self._losses.append(report.train_loss)
         return report
+
+    def _resumed(self, task: TrainingTask) -> FineTuning:
+        """The trial that was cut, as it was after the last epoch that was kept.
+
+        Raises:
+            ModelFileError: if that is no longer there.
+        """
+        folder = self._run_dir.unfinished
+        earlier, tensors = find_unfinished(folder, self._resumes), load_tensors(folder, self._resumes)
+        if earlier is None:
+            raise ModelFileError(f"{folder}: what was kept of trial {self._resumes} cannot be read")
+        self._earlier, self._continues = earlier, earlier.continues
+        self._best = None if earlier.best is None else EpochReport(**earlier.best)
+        self._curve, self._losses = (
+            list(map(nan_for_none, earlier.curve)),
+            list(map(nan_for_none, earlier.train_losses)),
+        )
+        self._begun -= earlier.elapsed
+        return FineTuning(task, self._config, checkpoint=Checkpoint(earlier.epoch, earlier.training, tensors))
+
+    @property
+    def _run_dir(self) -> RunDir:
+        return RunDir(Path(self._task.run_dir))
+
+    def _keep_trial(self) -> None:
+        """Keep what the trial has reached, if it is long ago that this was done; a full disk does not end a trial."""
+        assert self._fine_tuning is not None
+        now = time.perf_counter()
+        if self._fine_tuning.epoch == 0 or now < self._keep_next:
+            return
+        checkpoint = self._fine_tuning.checkpoint()
+        trial = Unfinished(
+            trial_id=self.trial_id,
+            config=self._config,
+            weights_sha256=self._task.backbones[self._config["backbone"]].weights_sha256,
+            epoch=checkpoint.epoch,
+            planned=self._task.max_t,
+            elapsed=now - self._begun,
+            continues=self._continues,
+            resumed=0 if self._earlier is None else self._earlier.resumed + 1,
+            curve=tuple(map(finite_or_none, self._curve)),
+            train_losses=tuple(map(finite_or_none, self._losses)),
+            best=None if self._best is None else asdict(self._best),
+            training=checkpoint.training,
+        )
+        try:
+            keep_unfinished(self._run_dir.unfinished, trial, checkpoint.tensors)
+        except OSError as error:
+            log.warning("what trial %s has reached could not be kept: %s", self.trial_id, error)
+        else:
+            self._forget_earlier()
+        taken = time.perf_counter() - now
+        self._keep_next = time.perf_counter() + max(KEEP_SECONDS, taken / KEEP_SHARE)
+
+    def _forget(self) -> None:
+        """The trial has ended: nothing goes on with it."""
+        drop_unfinished(self._run_dir.unfinished, self.trial_id)
+        self._forget_earlier()
+
+    def _forget_earlier(self) -> None:
+        if self._resumes:
+            drop_unfinished(self._run_dir.unfinished, self._resumes)
 
     def _start_weights(self) -> Mapping[str, torch.Tensor] | None:
         """What the trial that this one continues has trained."""
         if not self._continues:
             return None
-        return find_finished(RunDir(Path(self._task.run_dir)).finished, self._continues).trained()
+        return find_finished(self._run_dir.finished, self._continues).trained()
 
     def _keep_best(self, report: EpochReport) -> None:
         """Remember this trial's best epoch, and offer its model to the run folder as the best of all.
@@ -116,10 +205,9 @@ class FineTuningTrainable(tune.Trainable):  # type: ignore[misc]
         if finished or report.better_than(self._best):
             self._best = report
             card = replace(self._fine_tuning.card(report, self.trial_id), finished=finished)
-            run = RunDir(Path(self._task.run_dir))
-            offer(run, card, self._fine_tuning.backbone.model.state_dict)
+            offer(self._run_dir, card, self._fine_tuning.backbone.model.state_dict)
             if finished and self._config["initial_weights"] == "pretrained":
-                keep_finished(run.finished, card, self._fine_tuning.trained())
+                keep_finished(self._run_dir.finished, card, self._fine_tuning.trained())
 
     def _status(self, report: EpochReport) -> Status:
         assert self._fine_tuning is not None

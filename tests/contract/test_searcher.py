@@ -15,11 +15,11 @@ from autotl.space.files import load_space
 from autotl.space.search_space import PARAMETERS, Config, SearchSpace
 from autotl.tune.pace import Pace
 from autotl.tune.study import StudySearch
-from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY
+from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY, RESUMES_KEY
 
 N_STAGES = {"shallow": 5, "deep": 9}
 CONSTANTS = {"task": "/somewhere/task.json"}
-ORDERS = {EPOCHS_KEY: 4, CONTINUES_KEY: ""}
+ORDERS = {EPOCHS_KEY: 4, CONTINUES_KEY: "", RESUMES_KEY: ""}
 NO_PARAMETERS = CONSTANTS.keys() | ORDERS.keys()
 NEVER, LONG_AGO = math.inf, 0.0
 Make = Callable[..., Searcher]

@@ -7,6 +7,7 @@ import json
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from autotl.data.pixels import open_store
 from autotl.predictor import load_predictor
 from autotl.storage.finished import finished_trials
 from autotl.storage.saved_model import load_card
+from autotl.storage.unfinished import find_unfinished, keep_unfinished, load_tensors, unfinished_trials
 from autotl.train.metrics import log_loss
-from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY, TASK_KEY, FineTuningTrainable
+from autotl.tune import trainable as trainables
+from autotl.tune.trainable import CONTINUES_KEY, EPOCHS_KEY, RESUMES_KEY, TASK_KEY, FineTuningTrainable
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 STAGES = 8
@@ -223,6 +226,73 @@ class TrainableContract:
         (result,) = self.run(start({CONTINUES_KEY: "gone"}))
         assert result["status"] == "failed"
         assert "ModelFileError" in result["error"]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"freeze_depth": 6, "augmentation": "light"}, {"freeze_depth": 0, "initial_weights": "scratch"}],
+        ids=["pretrained", "scratch"],
+    )
+    def test_a_trial_that_was_cut_goes_on_as_if_it_had_not_been(
+        self,
+        changes: dict[str, Any],
+        start: Start,
+        task_file: Callable[..., Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self._keep_every_epoch(monkeypatch)
+        whole = self.run(start(changes, max_t=4))
+        assert unfinished_trials(tmp_path / "run" / "unfinished") == []  # it has ended
+        cut = start(changes, max_t=4)
+        seconds = [cut.step() for _ in range(3)][-1]["elapsed"]
+        self._rename(tmp_path / "run" / "unfinished", cut.trial_id, "cut")
+        rest = self.run(start(changes | {RESUMES_KEY: "cut"}, max_t=4))
+        assert [result["epoch"] for result in rest] == [3, 4]
+        assert [result["score"] for result in rest] == pytest.approx(
+            [result["score"] for result in whole[3:]], rel=1e-3
+        )
+        assert rest[-1]["best_score"] == rest[-1]["score"]
+        assert rest[0]["elapsed"] > 0.9 * seconds
+        assert unfinished_trials(tmp_path / "run" / "unfinished") == []
+
+    @staticmethod
+    def _keep_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trainables, "KEEP_SECONDS", 0.0)
+        monkeypatch.setattr(trainables, "KEEP_SHARE", math.inf)
+
+    @staticmethod
+    def _rename(folder: Path, old: str, new: str) -> None:
+        trial = find_unfinished(folder, old)
+        assert trial is not None
+        assert (trial.epoch, trial.planned, trial.resumed, len(trial.curve)) == (2, 4, 0, 3)
+        assert trial.best is not None
+        keep_unfinished(folder, replace(trial, trial_id=new), load_tensors(folder, old))
+        (folder / f"{old}.safetensors").unlink()
+
+    def test_what_was_kept_stays_until_more_of_the_trial_is(
+        self, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "run" / "unfinished"
+        self._keep_every_epoch(monkeypatch)
+        cut = start(max_t=4)
+        _ = [cut.step() for _ in range(3)]
+        self._rename(folder, cut.trial_id, "cut")
+        monkeypatch.setattr(trainables, "KEEP_SECONDS", 1e9)
+        assert start({RESUMES_KEY: "cut"}, max_t=4).step()["epoch"] == 3
+        assert [trial.trial_id for trial in unfinished_trials(folder)] == ["cut"]
+
+    def test_going_on_with_what_is_gone_fails_the_trial_alone(self, start: Start) -> None:
+        (result,) = self.run(start({RESUMES_KEY: "gone"}))
+        assert result["status"] == "failed"
+        assert "ModelFileError" in result["error"]
+
+    def test_a_full_disk_does_not_end_a_trial(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*arguments: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(trainables, "KEEP_SECONDS", 0.0)
+        monkeypatch.setattr(trainables, "keep_unfinished", full)
+        assert self.run(start(max_t=3))[-1]["status"] == "completed"
 
     def test_the_kept_model_scores_what_the_trial_said(self, start: Start, toy_run: Any, tmp_path: Path) -> None:
         best = self.run(start({"freeze_depth": 7}))[-1]

@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 
 import optuna
 import pytest
+import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import autotl
 from autotl.errors import RunFolderError
+from autotl.models.catalog import find_entry
+from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
 from autotl.records import Status
+from autotl.storage.finished import finished_trials
+from autotl.storage.rundir import RunDir
+from autotl.storage.unfinished import Unfinished, keep_unfinished
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 
@@ -80,6 +86,37 @@ def test_the_result_is_that_of_all_sessions(sessions: Sessions) -> None:
 def test_the_best_trials_are_kept_for_another_session(sessions: Sessions) -> None:
     assert 1 <= len(list((sessions.second.run_dir / "finished").glob("*/model.json"))) <= 2
     assert not (sessions.second.run_dir / "cache").exists()
+
+
+def test_a_trial_that_was_cut_goes_on_from_its_last_epoch(sessions: Sessions, tmp_path: Path) -> None:
+    run = RunDir(Path(shutil.copytree(sessions.second.run_dir, tmp_path / "run")))
+    (finished, *_) = finished_trials(run.finished)
+    entry = find_entry(LITE0)
+    save_state(load_pretrained(entry, locate(entry)), tmp_path / "state.safetensors")
+    cut = Unfinished(
+        trial_id="cut",
+        config=finished.card.config,
+        weights_sha256=file_sha256(tmp_path / "state.safetensors"),
+        epoch=99,
+        planned=100,
+        elapsed=100.0,
+        continues="",
+        resumed=0,
+        curve=(0.3, 0.4, 0.5),
+        train_losses=(1.0, 0.9),
+        best=None,
+        training={"scaler": {}, "part": 0, "epoch_seconds": 1.0, "view_seconds": 0.1, "view_uses": [1]},
+    )
+    tensors = {f"model/{name}": tensor for name, tensor in finished.trained().items()}
+    keep_unfinished(run.unfinished, cut, tensors | {"random": torch.get_rng_state()})
+    result = autotl.resume(run.path, n_trials=1, timeout="10m", quiet=True)
+    trial = searched(result)[-1]
+    assert (trial.origin, trial.resumes, trial.session) == ("resumption", "cut", 3)
+    assert (trial.status, trial.epochs, trial.config) == (Status.COMPLETED, 100, finished.card.config)
+    assert trial.curve[:3] == (0.3, 0.4, 0.5)
+    assert trial.curve[3] == pytest.approx(finished.card.score, abs=0.1)  # its rates have all but fallen to zero
+    assert trial.seconds > 100
+    assert list(run.unfinished.iterdir()) == []
 
 
 def copy_of(sessions: Sessions, tmp_path: Path) -> Path:

@@ -16,6 +16,7 @@ from autotl.records import Status, TrialRecord
 from autotl.space.files import load_space
 from autotl.space.search_space import PARAMETERS
 from autotl.storage.rundir import RunDir
+from autotl.storage.unfinished import Unfinished
 from autotl.tune.pace import Pace
 from autotl.tune.recorder import Recorder
 from autotl.tune.study import StudySearch
@@ -69,6 +70,21 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
+
+
+def test_a_trial_that_went_on_has_the_curves_of_both_halves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = stage.begin("t0")
+    earlier = Unfinished("cut", config, "", 1, 2, 9.0, "", 0, (0.5, None), (None,), None, {})
+    monkeypatch.setattr(stage.search, "resumed", {"t0": earlier}.get)
+    stage.epoch("t0", 2, 0.75, "completed")
+    stage.end("t0")
+    (record,) = stage.recorder.records
+    assert record.resumes == "cut"
+    assert record.curve[0] == 0.5
+    assert math.isnan(record.curve[1])
+    assert record.curve[2:] == (0.75,)
+    assert record.train_losses == (None, 0.5)
+    assert TrialRecord.from_json(record.to_json()).resumes == "cut"
 
 
 def test_a_completed_trial_is_recorded_with_all_it_reported(stage: Stage) -> None:

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from optuna.trial import TrialState
 
+from autotl import clock
 from autotl.records import Status, TrialRecord
 from autotl.space.search_space import PARAMETERS
-from autotl.tune.study import StudySearch, study_in
+from autotl.storage.unfinished import Unfinished
+from autotl.tune.pace import Pace
+from autotl.tune.study import MAX_RESUMED, StudySearch, study_in
+from autotl.tune.trainable import EPOCHS_KEY, RESUMES_KEY
 
 Make = Callable[..., StudySearch]
 
@@ -72,3 +77,82 @@ class TestAnotherSession:
         assert study_in(tmp_path / "none.journal") is None
         make(study_name="run-7")
         assert study_in(tmp_path / "study.journal") == "run-7"
+
+
+def cut(name: str, config: dict[str, Any], **changes: Any) -> Unfinished:
+    values: dict[str, Any] = {
+        "weights_sha256": "",
+        "epoch": 3,
+        "planned": 10,
+        "elapsed": 30.0,
+        "continues": "",
+        "resumed": 0,
+        "curve": (0.5, 0.6, 0.7, 0.8),
+        "train_losses": (0.9, 0.6, 0.4),
+        "best": None,
+        "training": {},
+    }
+    return Unfinished(trial_id=name, config=config, **(values | changes))
+
+
+def ten_seconds_an_epoch(config: dict[str, Any], epochs: int, views_from: int) -> float:
+    return 10.0 * epochs
+
+
+class TestResumption:
+    """Trials that were cut go on before anything else is tried."""
+
+    def test_it_comes_first_with_the_epochs_it_had(self, make: Make, point: dict[str, Any]) -> None:
+        other = point | {"freeze_depth": 1}
+        search = make(
+            unfinished=[cut("old", point)], start_points=[point, other], pace=Pace(ten_seconds_an_epoch, max_t=12)
+        )
+        first = search.suggest("new")
+        assert (first[RESUMES_KEY], first[EPOCHS_KEY]) == ("old", 10)
+        assert {name: first[name] for name in PARAMETERS} == point
+        assert search.origin("new") == "resumption"
+        assert search.resumed("new") == cut("old", point)
+        assert search.expected("new") == pytest.approx(30.0 + 70.0)
+        second = search.suggest("next")
+        assert {name: second[name] for name in PARAMETERS} == other  # `point` is not begun anew
+        assert second[RESUMES_KEY] == ""
+
+    def test_it_has_the_epochs_that_fit(self, make: Make, point: dict[str, Any]) -> None:
+        search = make(
+            unfinished=[cut("old", point)],
+            pace=Pace(ten_seconds_an_epoch, max_t=12),
+            deadline=clock.now() + 45.0,
+        )
+        assert search.suggest("new")[EPOCHS_KEY] == 3 + 4
+
+    def test_where_not_one_epoch_fits_it_waits_for_another_session(self, make: Make, point: dict[str, Any]) -> None:
+        search = make(
+            unfinished=[cut("old", point)],
+            pace=Pace(lambda config, epochs, views_from: 100.0 * epochs, max_t=12),
+            deadline=clock.now() + 45.0,
+        )
+        assert search.suggest("new") == "FINISHED"
+
+    def test_one_that_continued_another_still_does(self, make: Make, point: dict[str, Any]) -> None:
+        search = make(unfinished=[cut("old", point, continues="first")])
+        search.suggest("new")
+        assert search.continued_by("new") == "first"
+
+    def test_a_trial_whose_worker_was_lost_goes_on_in_the_same_search(self, make: Make) -> None:
+        kept: dict[str, Unfinished] = {}
+        search = make(find_unfinished=kept.get)
+        config = search.suggest("a")
+        point = {name: config[name] for name in PARAMETERS}
+        kept["a"] = cut("a", point)
+        search.on_trial_complete("a", error=True)
+        assert search.suggest("b")[RESUMES_KEY] == "a"
+        kept["b"] = cut("b", point, resumed=1)
+        search.on_trial_complete("b", {"status": "failed"})  # it raised: it would do so again
+        assert search.suggest("c")[RESUMES_KEY] == ""
+
+    def test_one_that_kills_its_workers_is_given_up(self, make: Make) -> None:
+        search = make(find_unfinished=lambda name: cut(name, point, resumed=MAX_RESUMED))
+        config = search.suggest("a")
+        point = {name: config[name] for name in PARAMETERS}
+        search.on_trial_complete("a", error=True)
+        assert search.suggest("b")[RESUMES_KEY] == ""
