@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image, ImageDraw
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing above imports huggingface_hub; child processes inherit it
@@ -21,6 +22,10 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # they say what happens on CPUs; benchm
 atexit.register(shutil.rmtree, os.environ["AUTOTL_CACHE_DIR"], ignore_errors=True)
 # A shell starts what runs in the background with Ctrl-C ignored, and all that is started from there inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples every time, as many as take a second or two, and no folder for those that failed.
+settings.register_profile("autotl", max_examples=100, deadline=None, derandomize=True, database=None)
+settings.load_profile("autotl")
 
 SHAPES = {"circle": (220, 40, 40), "square": (40, 60, 220), "triangle": (40, 200, 60)}
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from autotl.data.splits import Dataset
-from autotl.errors import Problem, RunFolderError, SettingsError, SpaceError
+from autotl.errors import InputError, Problem, RunFolderError, SpaceError
 from autotl.models.catalog import BackboneEntry
 from autotl.pipeline.validate import ValidInput, available_backbones
+from autotl.predicates import shown
 from autotl.records import TrialRecord
 from autotl.settings import Budget, FitSettings, Resources
 from autotl.space.files import load_space, space_from_plain
@@ -105,7 +106,7 @@ def earlier_settings(run: RunDir, versions: Mapping[str, str], timeout: float, n
         raise RunFolderError([*changed[:-1], last])
     try:
         settings = settings_from_json(plain)
-    except (KeyError, TypeError, ValueError, SettingsError) as error:
+    except (KeyError, TypeError, ValueError, InputError) as error:
         raise _nothing(run, f"its settings cannot be read ({error})") from error
     return replace(settings, budget=Budget(timeout, n_trials), output_dir=run.path)
 
@@ -119,6 +120,8 @@ def settings_from_json(plain: dict[str, Any]) -> FitSettings:
     """
     known = {name: plain[name] for name in FitSettings.__slots__}
     space = known["search_space"]
+    if not isinstance(space, str | dict):
+        raise TypeError(f"search_space is {shown(space, 60)}")
     optional = {name: None if known[name] is None else Path(known[name]) for name in ("output_dir", "reference")}
     return FitSettings(
         **known
