@@ -26,9 +26,9 @@ from autotl.errors import (
 )
 
 if TYPE_CHECKING:
-    from autotl.api import advise, build_reference_set, evaluate, fit, load, resume
+    from autotl.api import advise, build_reference_set, evaluate, fit, load, reproduce, resume
     from autotl.records import Estimate, Status, TrialRecord
-    from autotl.result import Callback, FitResult
+    from autotl.result import Callback, FitResult, Reproduction
     from autotl.settings import Resources
     from autotl.space.files import load_space
     from autotl.space.search_space import SearchSpace
@@ -46,6 +46,7 @@ __all__ = [
     "MachineError",
     "ModelFileError",
     "Problem",
+    "Reproduction",
     "Resources",
     "RunFolderError",
     "SearchError",
@@ -60,6 +61,7 @@ __all__ = [
     "fit",
     "load",
     "load_space",
+    "reproduce",
     "resume",
 ]
 
@@ -67,6 +69,7 @@ _LAZY = {
     "Callback": "autotl.result",
     "Estimate": "autotl.records",
     "FitResult": "autotl.result",
+    "Reproduction": "autotl.result",
     "Resources": "autotl.settings",
     "SearchSpace": "autotl.space.search_space",
     "Status": "autotl.records",
@@ -77,6 +80,7 @@ _LAZY = {
     "fit": "autotl.api",
     "load": "autotl.api",
     "load_space": "autotl.space.files",
+    "reproduce": "autotl.api",
     "resume": "autotl.api",
 }
 

@@ -19,7 +19,7 @@ from autotl.data.folder import list_folder
 from autotl.errors import Problem, SettingsError, raise_if_any
 from autotl.interrupt import noticed
 from autotl.records import Estimate
-from autotl.result import Callback, FitResult
+from autotl.result import Callback, FitResult, Reproduction
 from autotl.settings import METRICS, Budget, FitSettings, Resources, as_names, as_paths, as_seconds, as_space
 from autotl.storage import rundir
 from autotl.storage.leftovers import Leftovers, listed, sweep
@@ -196,6 +196,55 @@ def _fit(
     console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
     with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add) as ray:
         return run_fit(make_context(settings, inputs, run, console, begun, callbacks, earlier=earlier), ray)
+
+
+def reproduce(run_dir: PathLike, *, device: str = "auto", quiet: bool = False) -> Reproduction:
+    """Train a run's winner again, from its record, and compare the scores.
+
+    The data is read, split and embedded as it was, and the winner trained with its config, its epochs and its seed,
+    after the trials from whose weights it began; for an average, all that it is the mean of. The run folder is not
+    written to.
+
+    Args:
+        run_dir: of the run; the data set has to be where it was.
+        device: "auto" (a GPU where torch sees one, else the CPU), "cpu" or "cuda".
+        quiet: print nothing.
+
+    Returns:
+        Both scores, and what is not as it was then: packages, the number format. On one machine, with the same packages
+        and as many cores, they are the same number, or nearly so: threads add numbers up in another order.
+
+    Raises:
+        InputError: if the data has changed, weights or records are missing, or settings cannot be read.
+        ModelFileError: if the winner's card cannot be read.
+        MachineError: as `fit`.
+    """
+    check_types(locals())
+    begun = clock.now()
+    sleep_if_others_work()
+    from autotl.compute.device import use_device
+    from autotl.pipeline.context import make_context, versions
+    from autotl.pipeline.guard import told
+    from autotl.pipeline.reproduce import reproduce as train_again
+    from autotl.pipeline.reproduce import with_its_backbone
+    from autotl.pipeline.resume import changed_versions, read_earlier, read_settings
+    from autotl.pipeline.validate import check_device, validate
+    from autotl.storage.saved_model import load_card
+
+    raise_if_any(check_device(device))
+    run = rundir.find(run_dir)
+    card, earlier, changed = load_card(run.model), read_earlier(run), changed_versions(run, versions())
+    settings = replace(read_settings(run), output_dir=None, device=device)
+    inputs = with_its_backbone(validate(settings, resumes=True), card)
+    use_device(device)
+    console = Console(quiet=quiet)
+    with _only_fit(), tempfile.TemporaryDirectory(prefix="autotl-reproduce-") as folder:
+        scratch = RunDir(Path(folder))
+        with told(scratch), noticed():
+            context = make_context(settings, inputs, scratch, console, begun, earlier=earlier)
+            result = train_again(context, card, earlier, changed)
+    console.reproduction(result)
+    return result
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from autotl.streams import SteadyStream
 if TYPE_CHECKING:
     from autotl.advice.advisor import Advice
     from autotl.advice.benefit import Benefit
+    from autotl.result import Reproduction
 
 log = logging.getLogger("autotl")
 
@@ -125,6 +126,14 @@ class Console:
         trials = "1 trial" if result.n_searched == 1 else f"{result.n_searched} trials"
         self.line(f"  {trials} {ended} {result.seconds:.0f} s; everything is in {result.run_dir}")
         self.line(f"  next: autotl predict {result.run_dir} IMAGES...")
+
+    def reproduction(self, result: Reproduction) -> None:
+        """Both scores, and what is not as it was."""
+        self.heading("Reproduced")
+        for sentence in result.changed:
+            self.line(f"  {sentence}", "yellow")
+        self.line(f"  {result.text}", "bold green" if result.agrees else "red")
+        self.line(f"  {len(result.trained)} trained in {result.seconds:.0f} s")
 
     def go_on(self, records: Sequence[TrialRecord]) -> None:
         """Trials of earlier sessions of the run, where there are any: the best score is theirs, so far."""

@@ -162,3 +162,47 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else html.escape(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """A run's winner trained once more.
+
+    Attributes:
+        trial_id: of the winner; "average" for the mean of several.
+        metric: of the scores.
+        recorded: that metric on the validation images, as the run has it.
+        again: the same of the model that was trained again.
+        trained: trials that were trained for it, in order.
+        changed: what is not as it was then, a sentence each.
+        seconds: wall time.
+    """
+
+    trial_id: str
+    metric: str
+    recorded: Estimate
+    again: Estimate
+    trained: tuple[str, ...]
+    changed: tuple[str, ...]
+    seconds: float
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the score is the same number."""
+        return self.again.value == self.recorded.value
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the score lies in the 95% interval of the one that is recorded."""
+        return self.recorded.low <= self.again.value <= self.recorded.high
+
+    @property
+    def text(self) -> str:
+        """Both scores, and what that means, in a sentence."""
+        verdict = "the same" if self.is_same else "within its interval" if self.agrees else "outside its interval"
+        recorded, again = interval_text(self.recorded, self.metric), interval_text(self.again, self.metric)
+        return f"validation {self.metric} {again}, recorded {recorded}: {verdict}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, with `is_same`, `agrees` and `text`."""
+        return asdict(self) | {"is_same": self.is_same, "agrees": self.agrees, "text": self.text}

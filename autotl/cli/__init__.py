@@ -1,7 +1,8 @@
 """The `autotl` command: a file a group of commands.
 
-Exit codes: 0 done (also where Ctrl-C ended a search that has a model), 1 failed, 2 bad input, 130 interrupted before
-there was anything, 143 and 129 ended by SIGTERM and SIGHUP (with a model, where there was one by then).
+Exit codes: 0 done (also where Ctrl-C ended a search that has a model), 1 failed (also where `reproduce` did not reach
+the score), 2 bad input, 130 interrupted before there was anything, 143 and 129 ended by SIGTERM and SIGHUP (with a
+model, where there was one by then).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     chosen = _make_parser().parse_args([word for word in words if word != DEBUG])
     failed: BaseException
     try:
-        chosen.run(chosen)
+        own = chosen.run(chosen)  # the exit code of a command that did what it should, and has a verdict; else None
     except BrokenPipeError:  # `| head` has seen enough
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -66,7 +67,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         failed, code = _unforeseen(error), 1
     else:
         ended_by = told_to_end()
-        return 0 if ended_by is None else 128 + ended_by
+        return own or 0 if ended_by is None else 128 + ended_by
     if debug:
         traceback.print_exception(failed)
     print_failure(failed, as_json=getattr(chosen, "json", False) or getattr(chosen, "format", "") == "json")

@@ -1,4 +1,4 @@
-"""`autotl predict` and `autotl evaluate`."""
+"""`autotl predict`, `autotl evaluate` and `autotl reproduce`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add both to the command line."""
+    """Add them to the command line."""
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_reproduce(commands)
 
 
 def _add_predict(commands: Commands) -> None:
@@ -79,3 +80,20 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         print_json({name: asdict(estimate) for name, estimate in estimates.items()})
     else:
         print_text("\n".join(f"{name:<18} {interval_text(estimate, name)}" for name, estimate in estimates.items()))
+
+
+def _add_reproduce(commands: Commands) -> None:
+    command = commands.add_parser("reproduce", help="train a run's winner again: is its score the same?")
+    command.add_argument("run_dir", metavar="RUN", help="a run folder; its data set has to be where it was")
+    command.add_argument("--json", action="store_true", help="print nothing but the result, as JSON")
+    add_device(command)
+    command.set_defaults(run=_reproduce)
+
+
+def _reproduce(chosen: argparse.Namespace) -> int:
+    from autotl.api import reproduce
+
+    result = reproduce(chosen.run_dir, device=chosen.device, quiet=chosen.json)
+    if chosen.json:
+        print_json(result.to_json())
+    return 0 if result.agrees else 1

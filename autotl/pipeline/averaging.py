@@ -60,7 +60,9 @@ def average_winner(task: TrainingTask, run: RunDir, probe: TrialRecord | None) -
         start = {name: tensor.to("cpu", copy=True) for name, tensor in tuning.backbone.model.state_dict().items()}
         counts = {len(near_ties), len(near_ties) // 2}  # of one alone there is no average
         for count in sorted((count for count in counts if count and count + with_start >= 2), reverse=True):
-            tuning.backbone.model.load_state_dict(average(start, near_ties[:count], with_start=with_start))
+            tuning.backbone.model.load_state_dict(
+                average(start, [trial.trained() for trial in near_ties[:count]], with_start=with_start)
+            )
             report = tuning.start()
             card = _card(tuning.card(report, AVERAGE), near_ties[:count], probe if with_start else None)
             if takes_over(card, winner):
@@ -88,16 +90,16 @@ def takes_over(card: ModelCard, winner: ModelCard) -> bool:
 
 
 def average(
-    start: Mapping[str, torch.Tensor], trials: Sequence[Finished], *, with_start: bool
+    start: Mapping[str, torch.Tensor], trials: Sequence[Mapping[str, torch.Tensor]], *, with_start: bool
 ) -> dict[str, torch.Tensor]:
-    """The mean of the weights of `trials`, and of the `start` they all began with.
+    """The mean of the weights of some trials, and of the `start` they all began with.
 
     Args:
         start: every tensor of the model. What a trial did not train it has from here.
-        trials: one or more.
+        trials: what each of them trained, of one or more.
         with_start: count the start as one of them.
     """
-    trained = [trial.trained() for trial in trials] + ([{}] if with_start else [])
+    trained = [*trials, *([{}] if with_start else [])]
     result = dict(start)
     for name in {name for tensors in trained for name in tensors}:
         parts = [tensors.get(name, start[name]).double() for tensors in trained]

@@ -93,22 +93,42 @@ def earlier_settings(run: RunDir, versions: Mapping[str, str], timeout: float, n
     Raises:
         RunFolderError: with every package that is another now, or if the settings cannot be read.
     """
-    plain = read_json(run.settings)
-    before = plain.get("versions")
-    before = before if isinstance(before, dict) else {}
-    changed = [
-        Problem("run folder", f"resume {run.path}", f"made with {name} {before.get(name)}, now it is {versions[name]}")
-        for name in HAVE_TO_BE_THE_SAME
-        if before.get(name) != versions[name]
-    ]
+    changed = [Problem("run folder", f"resume {run.path}", found) for found in changed_versions(run, versions)]
     if changed:
         last = replace(changed[-1], remedy="install the same, or fit the data anew: scores could not be compared")
         raise RunFolderError([*changed[:-1], last])
+    return replace(read_settings(run), budget=Budget(timeout, n_trials), output_dir=run.path)
+
+
+def changed_versions(run: RunDir, versions: Mapping[str, str]) -> list[str]:
+    """A sentence for every package of `HAVE_TO_BE_THE_SAME` that is another now.
+
+    Args:
+        run: whose settings say what it was made with.
+        versions: of the packages that are installed now.
+
+    Raises:
+        RunFolderError: if the settings cannot be read.
+    """
+    before = read_json(run.settings).get("versions")
+    before = before if isinstance(before, dict) else {}
+    return [
+        f"made with {name} {before.get(name)}, now it is {versions[name]}"
+        for name in HAVE_TO_BE_THE_SAME
+        if before.get(name) != versions[name]
+    ]
+
+
+def read_settings(run: RunDir) -> FitSettings:
+    """What the run was asked for.
+
+    Raises:
+        RunFolderError: if that cannot be read.
+    """
     try:
-        settings = settings_from_json(plain)
+        return settings_from_json(read_json(run.settings))
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise _nothing(run, f"its settings cannot be read ({error})") from error
-    return replace(settings, budget=Budget(timeout, n_trials), output_dir=run.path)
 
 
 def settings_from_json(plain: dict[str, Any]) -> FitSettings:

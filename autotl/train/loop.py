@@ -33,6 +33,8 @@ from autotl.train.trial_images import TrialImages, View
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH = 32
 """On a CPU. On a GPU it is the batch of training: its kernels are there already."""
+TRAINING = "training"
+"""Where a card's provenance says how a trial was trained: epochs that were planned, views, threads, precision."""
 STEPS_BETWEEN_CHECKS = 32
 """After which it is looked whether the loss is still a number: a GPU would have to be waited for at every look."""
 
@@ -395,5 +397,10 @@ class FineTuning:
             trial_id=trial_id,
             epoch=report.epoch,
             config=self.config,
-            provenance=self.task.provenance,
+            provenance=self.task.provenance | {TRAINING: self._training_terms()},
         )
+
+    def _training_terms(self) -> dict[str, Any]:
+        """What else than the config decides what comes of it, as plain data."""
+        task = self.task
+        return {"planned": self.planned, "views": task.n_views, "threads": task.threads, "precision": task.precision}

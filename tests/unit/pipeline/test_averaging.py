@@ -164,6 +164,6 @@ def test_what_a_trial_did_not_train_counts_as_it_began(tmp_path: Path) -> None:
     keep_finished(tmp_path, replace(CARD, trial_id="a"), {"x": torch.tensor([3.0])})
     keep_finished(tmp_path, replace(CARD, trial_id="b"), {"x": torch.tensor([5.0]), "y": torch.tensor([9.0])})
     start = {"x": torch.tensor([1.0]), "y": torch.tensor([1.0]), "count": torch.tensor(4)}
-    mean = average(start, finished_trials(tmp_path), with_start=True)
+    mean = average(start, [trial.trained() for trial in finished_trials(tmp_path)], with_start=True)
     assert {name: float(tensor) for name, tensor in mean.items()} == pytest.approx({"x": 3.0, "y": 11 / 3, "count": 4})
     assert mean["count"].dtype == torch.int64
