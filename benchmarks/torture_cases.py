@@ -756,7 +756,7 @@ def signalled(number: int) -> Callable[[Stage, Path, subprocess.Popen], object]:
     return lambda stage, place, process: process.send_signal(number)
 
 
-def _workers(process: subprocess.Popen) -> list[int]:
+def workers_below(process: subprocess.Popen) -> list[int]:
     """Ray's workers below a process."""
     found = []
     children: dict[int, list[int]] = {}
@@ -775,7 +775,7 @@ def _workers(process: subprocess.Popen) -> list[int]:
 
 
 def _kill_workers(stage: Stage, place: Path, process: subprocess.Popen) -> None:
-    for worker in _workers(process):
+    for worker in workers_below(process):
         with contextlib.suppress(OSError):
             os.kill(worker, signal.SIGKILL)
 
