@@ -5,7 +5,7 @@
 A run is begun and then gone on with, again and again (`autotl fit --resume`). In every session, at a random moment, the
 driver or one of Ray's workers is killed; a session whose worker was killed goes on to its end. After every kill: no
 trial that had ended is lost, there is a model, it predicts, and the next session begins from what there is. The last
-session is left alone. With --quiet-fit, a fit of so many seconds that nothing befalls is run beside, for its test score.
+session is left alone. With --quiet-fit, a fit of so many seconds that nothing befalls follows, for its score.
 Ends with 1 if anything was lost.
 """
 

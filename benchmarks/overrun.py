@@ -3,8 +3,8 @@
     python benchmarks/overrun.py DIR [DIR ...] [--times 30 60] [--beside 0 1] [--table FILE]
 
 Every fit has an empty cache of its own, and runs alone or beside programs that keep so many cores busy. At most 5% and
-5 s more than was given are allowed, and there has to be a model. A data set "classes:N" is one of N classes of five small
-coloured pictures, made here. Prints a row a fit; ends with 1 if one took longer, or has no model.
+5 s more than was given are allowed, and there has to be a model. A data set "classes:N" is one of N classes of five
+small coloured pictures, made here. Prints a row a fit; ends with 1 if one took longer, or has no model.
 """
 
 from __future__ import annotations

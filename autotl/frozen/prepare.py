@@ -20,8 +20,10 @@ from autotl.data.pixels import Decoding, PixelStore
 from autotl.frozen.activations import ImageLoader, embed_stages, frozen_batch
 from autotl.frozen.engines import fastest_embedding
 from autotl.frozen.evaluation_views import EvaluationViews, ViewKeeper, kept_depth
+from autotl.frozen.kept_embeddings import SMALLEST, Embedded, embeddings_key, find_embedded, keep_embedded
+from autotl.frozen.openvino import conversion_key
 from autotl.frozen.stages import StagedForward
-from autotl.models.backbone import Preprocessing, preprocessing_of, wrap
+from autotl.models.backbone import Backbone, Preprocessing, preprocessing_of, wrap
 from autotl.models.catalog import BackboneEntry
 from autotl.models.stages import TimmModel
 from autotl.models.weights import file_sha256, load_pretrained, locate, save_state
@@ -93,6 +95,7 @@ def prepare(
     decoding: Decoding | OnDemand | None = None,
     known: Sequence[PreparedBackbone] = (),
     keep: EvaluationViews | None = None,
+    data_fingerprint: str = "",
 ) -> PreparedBackbone:
     """Load a backbone, write its weights into `folder`, and embed the images `rows` of the store on `workers` cores.
 
@@ -100,7 +103,8 @@ def prepare(
     images will go through frozen stages, now and in trials. `stage_rows` are the images, some of `rows`, for which the
     stages' features are kept. `decoding` is what still fills the store: every batch waits for its images. `known` are
     backbones with the embeddings of the same images: nothing is embedded if one of them has the same weights. `keep`
-    are evaluation views that are kept on the way.
+    are evaluation views that are kept on the way. `data_fingerprint` stands for the images of the store: what an
+    earlier call made of them is taken from the cache, and what this one makes is left there; "" does neither.
 
     Raises:
         BackboneError: if the weights are missing or do not fit.
@@ -111,44 +115,85 @@ def prepare(
         if (other.weights_sha256, other.entry.timm_name) == (sha256, entry.timm_name):
             return replace(other, entry=entry, state=state)
     preprocessing = replace(preprocessing_of(model), store_size=store.size)
-    device = pick_device()
-    model.to(device, memory_format=torch.channels_last)
-    loader = _loader(store, preprocessing, device, decoding)
-    backbone = wrap(entry.timm_name, model)
-    with _on_one_core(workers > 1 and device.type == "cpu"):
-        engine, engines, converted, staged = fastest_embedding(
-            backbone,
-            loader.batch(rows[: frozen_batch(device)], None, 0),
-            precision,
-            weights_sha256=sha256,
-            n_images=passes * len(rows),
-            workers=workers,
-            cache=cache,
-            whole=None if keep is None else kept_depth(backbone.n_stages),
-        )
-    give_back_memory()  # measuring and converting take several times what embedding does
+    device, backbone = pick_device(), wrap(entry.timm_name, model)
     stage_rows = rows[:0] if stage_rows is None else np.sort(stage_rows)
-    kept, timing = _keeper(keep, entry, sha256, preprocessing, backbone.n_stages), EmbeddingTime(decoding)
-    with kept or nullcontext():
-        on_whole = kept.add if kept is not None else _drop
-        watched = timing.watched(on_progress)
-        embeddings, stages = embed_stages(staged, loader, rows, stage_rows, watched, workers, on_whole)
-    seconds = timing.seconds(staged, loader, rows, workers)
+    key = None
+    if data_fingerprint and device.type == "cpu" and len(rows) >= SMALLEST:
+        key = embeddings_key(
+            entry.timm_name, sha256, data_fingerprint, preprocessing, precision, workers, passes, rows, stage_rows
+        )
+    conversion = conversion_key(entry.timm_name, sha256, preprocessing.input_size)
+    embedded = None if key is None else find_embedded(cache, key)
+    converted = cache.get(conversion) if embedded is not None and embedded.converted else None
+    if embedded is not None and embedded.converted == (converted is not None):
+        on_progress(len(rows))
+    else:
+        model.to(device, memory_format=torch.channels_last)
+        loader = _loader(store, preprocessing, device, decoding)
+        kept = _keeper(keep, entry, sha256, preprocessing, backbone.n_stages)
+        embedded, converted = _embed(
+            backbone, loader, rows, stage_rows, precision, sha256, workers, passes, cache, on_progress, decoding, kept
+        )
+        if key is not None:
+            keep_embedded(cache, key, embedded)
     return PreparedBackbone(
         entry=entry,
         state=state,
         weights_sha256=sha256,
         converted=converted,
-        engine=engine.name,
-        engines={measured.name: (measured.images_per_second, measured.error) for measured in engines},
+        engine=embedded.engine,
+        engines=embedded.engines,
         rows=rows,
-        embeddings=embeddings,
+        embeddings=embedded.embeddings,
         stage_rows=stage_rows,
-        stage_features=stages,
-        seconds=seconds,
+        stage_features=embedded.stage_features,
+        seconds=embedded.seconds,
         n_stages=backbone.n_stages,
         preprocessing=preprocessing.to_json(),
     )
+
+
+def _embed(
+    backbone: Backbone,
+    loader: ImageLoader,
+    rows: NDArray[np.int64],
+    stage_rows: NDArray[np.int64],
+    precision: Precision,
+    sha256: str,
+    workers: int,
+    passes: int,
+    cache: DiskCache,
+    on_progress: Callable[[int], None],
+    decoding: Decoding | OnDemand | None,
+    kept: ViewKeeper | None,
+) -> tuple[Embedded, Path | None]:
+    """The embeddings, the fastest exact way, and the converted model where there is one; see `prepare`."""
+    with _on_one_core(workers > 1 and loader.device.type == "cpu"):
+        engine, engines, converted, staged = fastest_embedding(
+            backbone,
+            loader.batch(rows[: frozen_batch(loader.device)], None, 0),
+            precision,
+            weights_sha256=sha256,
+            n_images=passes * len(rows),
+            workers=workers,
+            cache=cache,
+            whole=None if kept is None else kept_depth(backbone.n_stages),
+        )
+    give_back_memory()  # measuring and converting take several times what embedding does
+    timing = EmbeddingTime(decoding)
+    with kept or nullcontext():
+        on_whole = kept.add if kept is not None else _drop
+        watched = timing.watched(on_progress)
+        embeddings, stages = embed_stages(staged, loader, rows, stage_rows, watched, workers, on_whole)
+    embedded = Embedded(
+        engine=engine.name,
+        engines={measured.name: (measured.images_per_second, measured.error) for measured in engines},
+        converted=converted is not None,
+        seconds=timing.seconds(staged, loader, rows, workers),
+        embeddings=embeddings,
+        stage_features=stages,
+    )
+    return embedded, converted
 
 
 def _load(entry: BackboneEntry, folder: Path, allow_download: bool) -> tuple[TimmModel, Path, str]:

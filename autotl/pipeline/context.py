@@ -144,6 +144,7 @@ def embed(
     between: Callable[[], None] = lambda: None,
     known: Sequence[PreparedBackbone] = (),
     keep: EvaluationViews | None = None,
+    data_fingerprint: str = "",
 ) -> PreparedBackbone:
     """A backbone with the embeddings of images, shown as they come.
 
@@ -175,6 +176,7 @@ def embed(
             decoding=decoding,
             known=known,
             keep=keep,
+            data_fingerprint=data_fingerprint,
         )
 
 

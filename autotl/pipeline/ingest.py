@@ -100,6 +100,7 @@ def _read(context: RunContext, listing: Listing, passes: int) -> PreparedData | 
                 decoding=decoding,
                 between=between,
                 keep=views_to_keep(context, dataset, rows) if searches else None,
+                data_fingerprint=dataset.image_fingerprint(),
             )
         store, decoded = decoding.finish()
     show()

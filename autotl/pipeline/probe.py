@@ -115,6 +115,7 @@ def _embed(
         stage_rows=rows_for_stages(data.dataset, rows, context.settings.seed),
         known=known,
         keep=views_to_keep(context, data.dataset, rows) if passes > 1 else None,
+        data_fingerprint=data.dataset.image_fingerprint(),
     )
 
 

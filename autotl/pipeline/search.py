@@ -28,6 +28,7 @@ from autotl.records import TrialRecord
 from autotl.space.files import load_space, to_toml
 from autotl.space.search_space import Config, SearchSpace
 from autotl.storage.saved_model import load_card
+from autotl.storage.unfinished import unfinished_trials
 from autotl.threads import local_cpus
 from autotl.train.cost import START_SECONDS, base_depth, measure_backbones, measure_speed, speed_of
 from autotl.train.probe import START_FLOOR, Probe, fit_probe, save_head
@@ -208,6 +209,9 @@ def _show_plan(console: Console, plan: SearchPlan, schedule: Schedule, left: flo
     task = plan.task
     backbones = "1 backbone" if len(plan.n_stages) == 1 else f"{len(plan.n_stages)} backbones"
     console.heading("Search")
+    cut = len(unfinished_trials(plan.run.unfinished))
+    if cut:
+        console.line(f"  {cut} {'trial that was' if cut == 1 else 'trials that were'} cut: to go on first")
     console.line(f"  space {plan.space.name}, {backbones}, {max(0.0, left):.0f} s: {schedule.sentence}")
     predict = predictor(task)
     for name, files in task.backbones.items():

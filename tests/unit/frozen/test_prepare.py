@@ -12,9 +12,11 @@ import torch
 
 from autotl.frozen import prepare as module
 from autotl.frozen.activations import BATCH, ImageLoader, embed_stages
+from autotl.frozen.kept_embeddings import Embedded
 from autotl.frozen.prepare import TIMED_BATCHES, EmbeddingTime, PreparedBackbone
 from autotl.models.backbone import Preprocessing
 from autotl.models.catalog import BackboneEntry, load_catalog
+from autotl.storage.cache import DiskCache
 
 ROWS = np.array([1, 3, 4, 8])
 EMBEDDINGS = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -138,3 +140,67 @@ class TestTheSameWeights:
         with pytest.raises(InterruptedError):
             self.prepare(prepared.entry, replace(prepared, weights_sha256=known["weights_sha256"], entry=entry))
         assert embedded == [prepared.entry.timm_name]
+
+
+class TestWhatAnEarlierCallMade:
+    """`prepare` with a cache; loading and embedding are replaced."""
+
+    MANY = np.arange(100)
+
+    @pytest.fixture
+    def embeds(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many images were embedded, each time."""
+        embeds: list[int] = []
+
+        def embed(backbone: object, loader: object, rows: np.ndarray, *_: object) -> tuple[Embedded, None]:
+            embeds.append(len(rows))
+            return Embedded("torch-fp32", {}, False, 2.0, rows[:, None].astype(np.float32), {}), None
+
+        loaded = torch.nn.Linear(1, 1), Path("loaded.safetensors"), "aa11"
+        monkeypatch.setattr(module, "_load", lambda entry, folder, allow_download: loaded)
+        monkeypatch.setattr(module, "preprocessing_of", lambda model: Preprocessing(2, 1.0, (0.0,), (1.0,), 2))
+        monkeypatch.setattr(module, "wrap", lambda name, model: SimpleNamespace(n_stages=3))
+        monkeypatch.setattr(module, "_embed", embed)
+        return embeds
+
+    def prepare(self, folder: Path, data: str, rows: np.ndarray | None = None) -> PreparedBackbone:
+        store = SimpleNamespace(size=2, open=lambda: np.zeros((1, 2, 2, 3), np.uint8))
+        done: list[int] = []
+        rows = self.MANY if rows is None else rows
+        prepared = module.prepare(
+            load_catalog()[0],
+            store,  # type: ignore[arg-type]
+            rows,
+            Path(),
+            "fp32",
+            allow_download=False,
+            workers=1,
+            passes=1,
+            cache=DiskCache(folder),
+            on_progress=done.append,
+            data_fingerprint=data,
+        )
+        assert prepared.seconds == 2.0
+        assert np.array_equal(prepared.of(rows)[:, 0], rows)
+        return prepared
+
+    def test_nothing_is_embedded_twice(self, embeds: list[int], tmp_path: Path) -> None:
+        first, second = self.prepare(tmp_path, "photos"), self.prepare(tmp_path, "photos")
+        assert embeds == [100]
+        assert np.array_equal(first.embeddings, second.embeddings)
+
+    def test_other_images_are(self, embeds: list[int], tmp_path: Path) -> None:
+        self.prepare(tmp_path, "photos")
+        self.prepare(tmp_path, "photos that have changed")
+        self.prepare(tmp_path, "photos", self.MANY[1:])
+        assert embeds == [100, 100, 99]
+
+    def test_without_a_name_for_the_images_nothing_is_kept(self, embeds: list[int], tmp_path: Path) -> None:
+        self.prepare(tmp_path, "")
+        self.prepare(tmp_path, "")
+        assert embeds == [100, 100]
+        assert list(tmp_path.iterdir()) == []
+
+    def test_few_are_embedded_while_one_would_look(self, embeds: list[int], tmp_path: Path) -> None:
+        self.prepare(tmp_path, "photos", self.MANY[:10])
+        assert list(tmp_path.iterdir()) == []
