@@ -679,6 +679,40 @@ def environments() -> Iterator[Case]:
         "umask 777", lambda stage, place: {}, codes=(0, 1, 2), shell="umask 777; exec {command}", user=NOBODY
     )
 
+    for size in (1500, 3000):
+        yield Case(
+            "environments",
+            f"a container of {size} MB",
+            lambda stage, place, size=size: _container(stage, place, size),
+            (0, 1),
+            (),
+            150.0,
+            fits=True,
+        )
+
+
+def _container(stage: Stage, place: Path, size: int) -> Prepared:
+    """A control group with a limit of memory, where this machine lets us make one."""
+    first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    root, name = (first, "memory.limit_in_bytes") if first.is_dir() else (second, "memory.max")
+    group = root / f"autotl-torture-{os.getpid()}-{size}"
+    try:
+        group.mkdir()
+        (group / name).write_text(str(size * 2**20))
+    except OSError as error:
+        raise Skipped(f"no control group can be made: {error}") from error
+    command = shlex.join(small_fit(stage, place))
+
+    def check(output: str) -> list[str]:
+        there = (place / "run" / "model" / "model.json").exists()
+        return [] if there or size < 2000 else ["no model"]
+
+    def undo() -> None:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+    return Prepared(["bash", "-c", f"echo $$ > {group}/cgroup.procs; exec {command}"], check=check, undo=undo)
+
 
 # --- faults
 

@@ -17,7 +17,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_cache(commands: Commands) -> None:
-    command = commands.add_parser("cache", help="show or empty what runs share: embeddings, activations, converted models")
+    command = commands.add_parser("cache", help="show or empty what runs share: embeddings, converted models")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("show", help="where it is and how large").set_defaults(run=_cache_show)
     actions.add_parser("clear", help="remove all of it").set_defaults(run=_cache_clear)

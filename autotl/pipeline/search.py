@@ -11,6 +11,7 @@ from autotl.advice.advisor import Advice
 from autotl.advice.ranking import choose_searched, without_duplicates
 from autotl.advice.start_points import start_points_of
 from autotl.compute.device import pick_device
+from autotl.compute.host_memory import available_bytes
 from autotl.compute.memory import give_back_memory
 from autotl.console import Console
 from autotl.errors import SearchError
@@ -36,10 +37,12 @@ from autotl.train.task import BackboneFiles, TrainingTask, save_manifest
 from autotl.tune.node_speed import at_the_slowest, measure_nodes
 from autotl.tune.pace import Predict, images_of, predictor
 from autotl.tune.runner import SearchPlan, run_search
-from autotl.tune.session import Slots
+from autotl.tune.session import Slots, slots_in_memory, worker_bytes
 
 BASE_BYTES = 4 * 2**30
 """Largest size of the views from which deeper ones are computed."""
+MEMORY_SHARE = 0.8
+"""Of the memory that is free, for trials."""
 NODES_SHARE = 0.1
 """Of the time that is left, for the nodes of a cluster to measure themselves."""
 FEW_TRIALS = 3
@@ -117,6 +120,7 @@ def _plan(
     points = start_points_of(advice.start_points, space.backbones, duplicates)
     starts = [space.clip(point, n_stages) for point in points]
     task = make_task(context, data, probed, space, choices[0], deadline)
+    choices = _with_room_in_memory(context, task, choices)
     task, cores = _as_fast_as_the_nodes(context.console, task, choices[0])
     task, schedule = _schedule(context, task, cores, space, starts, choices)
     plan = SearchPlan(
@@ -131,6 +135,20 @@ def _plan(
         earlier=() if context.earlier is None else context.earlier.records,
     )
     return plan, schedule
+
+
+def _with_room_in_memory(context: RunContext, task: TrainingTask, choices: Sequence[Slots]) -> Sequence[Slots]:
+    """The ways to divide this machine for whose trials its memory, or that of the container, suffices."""
+    if context.settings.resources.address is not None or choices[0].gpus:
+        return choices
+    each = worker_bytes(max(Path(files.state).stat().st_size for files in task.backbones.values()))
+    free = available_bytes()
+    most = max(1, int(min(MEMORY_SHARE * free / each, max(slots.count for slots in choices))))
+    fitting = slots_in_memory(choices, most)
+    if len(fitting) < len(choices) or fitting[0] != choices[0]:
+        sizes = f"{free / 2**30:.1f} GiB are free, and a trial takes about {each / 2**30:.1f} GiB"
+        context.console.line(f"  at most {most} at once: {sizes}", "yellow")
+    return fitting
 
 
 def _as_fast_as_the_nodes(console: Console, task: TrainingTask, slots: Slots) -> tuple[TrainingTask, int]:

@@ -20,6 +20,11 @@ from autotl.threads import local_cpus
 MAX_SLOTS = 8
 OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing large travels through Ray's object store: images and activations are memory-mapped files."""
+WORKER_BYTES = 1.1 * 2**30
+"""Of a process with torch, timm and Ray (0.5 GiB without what libraries share), and of the activations of a part of a
+batch, which `autotl.train.microbatch` bounds."""
+WEIGHTS_HELD = 5
+"""Times the bytes of a backbone's weights: these, their gradients, AdamW's two moments, and a copy to be saved."""
 START_SECONDS = 180.0
 """Longest wait for Ray to start or a cluster to be joined; it takes 3 to 10 s."""
 LEAVE_SECONDS = 30.0
@@ -104,6 +109,22 @@ def slot_choices(slots: Slots, cores: int) -> tuple[Slots, ...]:
         return (slots,)
     counts = [count for count in range(1, min(MAX_SLOTS, cores) + 1) if cores % count == 0 or count == slots.count]
     return tuple(Slots(count, cores // count, 0.0) for count in counts)
+
+
+def slots_in_memory(choices: Sequence[Slots], most: int) -> tuple[Slots, ...]:
+    """Those ways to divide a machine that have at most so many trials at once; where all have more, the first with so
+    many."""
+    fitting = tuple(slots for slots in choices if slots.count <= most)
+    return fitting or (replace(choices[0], count=most),)
+
+
+def worker_bytes(weights: int) -> float:
+    """Memory that a trial takes in a process of its own, on CPUs.
+
+    Args:
+        weights: bytes of its backbone's.
+    """
+    return WORKER_BYTES + WEIGHTS_HELD * weights
 
 
 def _gpu_slots(gpus: int, per_trial: float) -> int:

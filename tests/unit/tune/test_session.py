@@ -6,7 +6,16 @@ import pytest
 
 from autotl.errors import SearchError
 from autotl.settings import Resources
-from autotl.tune.session import MAX_SLOTS, Node, RaySession, Slots, plan_slots, slot_choices
+from autotl.tune.session import (
+    MAX_SLOTS,
+    Node,
+    RaySession,
+    Slots,
+    plan_slots,
+    slot_choices,
+    slots_in_memory,
+    worker_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +141,19 @@ def test_an_import_in_advance_that_fails_stops_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr(RaySession, "_connect", lambda session: Slots(1, 1, 0.0))
     with RaySession(Resources()) as session:
         assert session.wait() == Slots(1, 1, 0.0)
+
+
+def test_ways_with_more_trials_than_memory_are_left_out() -> None:
+    choices = slot_choices(Slots(4, 1, 0.0), 4)
+    assert slots_in_memory(choices, 2) == (Slots(1, 4, 0.0), Slots(2, 2, 0.0))
+    assert slots_in_memory(choices, 4) == choices
+
+
+def test_where_all_ways_have_more_the_first_has_fewer_trials() -> None:
+    assert slots_in_memory([Slots(8, 2, 0.0)], 3) == (Slots(3, 2, 0.0),)
+
+
+def test_a_large_backbone_takes_more_than_a_small_one() -> None:
+    small, large = worker_bytes(13 * 2**20), worker_bytes(350 * 2**20)
+    assert 2**30 < small < 1.5 * 2**30
+    assert large - small > 4 * 337 * 2**20  # weights, gradients and two moments at least
