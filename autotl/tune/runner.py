@@ -134,12 +134,11 @@ def _study_search(plan: SearchPlan, task_file: Path) -> StudySearch:
 
 def _to_go_on_with(plan: SearchPlan) -> list[Unfinished]:
     """What an earlier session was in the middle of: of the same space, and from the same weights."""
-    backbones = plan.task.backbones
     return [
         trial
         for trial in unfinished_trials(plan.run.unfinished)
         if plan.space.contains(trial.config, plan.n_stages)
-        and trial.weights_sha256 == backbones[trial.config["backbone"]].weights_sha256
+        and trial.weights_sha256 == plan.task.backbones[trial.config["backbone"]].weights_sha256
     ]
 
 
