@@ -6,10 +6,12 @@ When room is needed the least recently used entries go that no process has mappe
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,13 +38,25 @@ DISK_RESERVE = 2 * 2**30
 
 
 def default_folder() -> Path:
-    """The folder in the environment variable `AUTOTL_CACHE_DIR`, else the user's own for caches."""
+    """The folder in the environment variable `AUTOTL_CACHE_DIR`, else the user's own for caches.
+
+    A user without a home, as in some containers, gets one for as long as the process lives.
+    """
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named)
     from platformdirs import user_cache_dir
 
-    return Path(user_cache_dir("autotl", appauthor=False))
+    folder = Path(user_cache_dir("autotl", appauthor=False))
+    return folder if folder.is_absolute() else _without_a_home()
+
+
+def _without_a_home() -> Path:
+    """A folder that this process and those it starts share by that variable."""
+    folder = tempfile.mkdtemp(prefix="autotl-cache-")
+    os.environ[FOLDER_VARIABLE] = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def made_with(*packages: str) -> dict[str, str | int]:

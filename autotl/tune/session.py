@@ -16,6 +16,7 @@ from typing import Any
 from autotl.errors import SearchError
 from autotl.settings import Resources
 from autotl.threads import local_cpus
+from autotl.tune.ray_folder import make_ray_folder
 
 MAX_SLOTS = 8
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -224,8 +225,12 @@ class RaySession:
             self._owned = True
             return self._plan_for_cluster(ray)
         slots = plan_slots([Node(local_cpus(), _local_gpus())], self._resources)
+        folder = make_ray_folder()
+        if folder is not None:
+            self._leaves(folder)
         begun = ray.init(
             address="local",
+            _temp_dir=None if folder is None else str(folder),
             num_cpus=max(local_cpus(), slots.count * slots.cpus),
             num_gpus=_local_gpus() or None,
             include_dashboard=False,
@@ -233,7 +238,8 @@ class RaySession:
             **quiet,
         )
         self._owned = True
-        self._leaves(Path(begun.address_info["session_dir"]))
+        if folder is None:
+            self._leaves(Path(begun.address_info["session_dir"]))
         return slots
 
     def _plan_for_cluster(self, ray: Any) -> Slots:

@@ -186,3 +186,14 @@ def test_what_a_dead_process_was_building_is_removed_when_room_is_made(tmp_path:
 def test_a_folder_that_cannot_be_written_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert DiskCache(tmp_path).get_or_build(key("a"), 3, lambda target: pytest.fail("built")) is None
+
+
+def test_a_user_without_a_home_has_a_cache_for_as_long_as_the_process_lives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AUTOTL_CACHE_DIR", "")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name, appauthor: "~/.cache/autotl")  # as it then says
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first = default_folder()
+    assert first.parent == tmp_path
+    assert default_folder() == first
