@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -152,6 +153,7 @@ class RaySession:
         self._slots: Slots | None = None
         self._error: BaseException | None = None
         self._owned = False
+        self._folder: Path | None = None
         self._started = threading.Event()
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._start, name="autotl-ray-start", daemon=True)
@@ -170,6 +172,8 @@ class RaySession:
             ray.shutdown()
         self._leaving.set()
         self._thread.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)  # an agent that is still ending may write once more
 
     def wait(self) -> Slots:
         """The slots of the running Ray.
@@ -225,12 +229,12 @@ class RaySession:
             self._owned = True
             return self._plan_for_cluster(ray)
         slots = plan_slots([Node(local_cpus(), _local_gpus())], self._resources)
-        folder = make_ray_folder()
-        if folder is not None:
-            self._leaves(folder)
+        self._folder = make_ray_folder()
+        if self._folder is not None:
+            self._leaves(self._folder)
         begun = ray.init(
             address="local",
-            _temp_dir=None if folder is None else str(folder),
+            _temp_dir=None if self._folder is None else str(self._folder),
             num_cpus=max(local_cpus(), slots.count * slots.cpus),
             num_gpus=_local_gpus() or None,
             include_dashboard=False,
@@ -238,7 +242,7 @@ class RaySession:
             **quiet,
         )
         self._owned = True
-        if folder is None:
+        if self._folder is None:
             self._leaves(Path(begun.address_info["session_dir"]))
         return slots
 
