@@ -234,7 +234,8 @@ def reproduce(run_dir: PathLike, *, device: str = "auto", quiet: bool = False) -
     raise_if_any(check_device(device))
     run = rundir.find(run_dir)
     card, earlier, changed = load_card(run.model), read_earlier(run), changed_versions(run, versions())
-    settings = replace(read_settings(run), output_dir=None, device=device)
+    # Where it ran need not be here: a cluster, more cores.
+    settings = replace(read_settings(run), output_dir=None, device=device, resources=Resources())
     inputs = with_its_backbone(validate(settings, resumes=True), card)
     use_device(device)
     console = Console(quiet=quiet)
