@@ -117,11 +117,12 @@ def fit(
         measure_benefit=measure_benefit,
         device=device,
     )
-    from autotl.pipeline.context import versions
-    from autotl.pipeline.guard import told
     from autotl.pipeline.validate import validate
 
     inputs = validate(settings, callbacks)
+    from autotl.pipeline.context import versions  # only now: they load torch
+    from autotl.pipeline.guard import told
+
     output = settings.output_dir or rundir.default_path(settings.dataset_dir)
     with _only_fit(), rundir.occupied(output) as run, told(run), listed() as leftovers:
         write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
@@ -312,13 +313,14 @@ def advise(
         reference=None if reference is None else Path(reference),
         device=device,
     )
-    from autotl.compute.device import use_device
-    from autotl.pipeline.context import make_context
-    from autotl.pipeline.fit import advise as run_advise
-    from autotl.pipeline.guard import told
     from autotl.pipeline.validate import validate
 
     inputs = validate(settings)
+    from autotl.compute.device import use_device  # only now: they load torch
+    from autotl.pipeline.context import make_context
+    from autotl.pipeline.fit import advise as run_advise
+    from autotl.pipeline.guard import told
+
     use_device(device)
     with tempfile.TemporaryDirectory(prefix="autotl-advise-") as folder:
         run = RunDir(Path(folder))

@@ -176,8 +176,9 @@ def end_all(mark: str) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in a folder; nothing if it is gone."""
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    """What lies in a folder; nothing if it is gone. torch makes a folder for its compiler as soon as it is imported."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in found if not name.startswith("torchinductor_")]
 
 
 def show(outcome: Outcome) -> None:

@@ -7,19 +7,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotl.advice.reference_set import ReferenceSet, load_reference_set
 from autotl.data.folder import Listing, list_folder
 from autotl.errors import BackboneError, Problem, SettingsError, SpaceError, raise_if_any
 from autotl.models.catalog import BackboneEntry, find_entry, load_catalog
-from autotl.models.weights import is_available, locate
-from autotl.pipeline.earlier_runs import EarlierRun, find_earlier_runs
 from autotl.result import Callback
 from autotl.settings import DEVICES, FitSettings, Resources, check_settings
 from autotl.space.files import load_space, space_from_plain
 from autotl.space.search_space import SearchSpace
 from autotl.storage import rundir
 from autotl.threads import local_cpus
+
+if TYPE_CHECKING:
+    from autotl.pipeline.earlier_runs import EarlierRun
+
+# What needs torch is imported where it is needed: a wrong option is told without waiting for it.
 
 EVENTS = ("on_advice", "on_trial", "on_end")
 """The methods of `autotl.result.Callback`."""
@@ -63,7 +67,7 @@ def validate(settings: FitSettings, callbacks: Sequence[Callback] = (), *, resum
     problems += _check_callbacks(callbacks)
     space, found = _find_space(settings.search_space)
     problems += found
-    earlier_runs, found = find_earlier_runs(settings.reuse)
+    earlier_runs, found = _find_earlier_runs(settings.reuse)
     problems += found
     names = settings.backbones
     if names == ("auto",) and space is not None:
@@ -87,7 +91,7 @@ def check_device(name: str) -> list[Problem]:
         return [Problem("settings", "device", repr(name), ", ".join(DEVICES))]
     if name != "cuda":
         return []
-    import torch  # here, so that other problems are told without waiting for it
+    import torch
 
     if torch.cuda.is_available():
         return []
@@ -108,7 +112,7 @@ def check_resources(asked: Resources) -> list[Problem]:
     if (asked.cpus_per_trial or 0) > cores:
         problems.append(Problem("settings", "cpus_per_trial", str(asked.cpus_per_trial), f"1 to {cores}: its cores"))
     if (asked.gpus_per_trial or 0) > 0:
-        import torch  # here, so that other problems are told without waiting for it
+        import torch
 
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (asked.gpus_per_trial or 0) > gpus:
@@ -166,6 +170,15 @@ def _find_space(asked: str | SearchSpace) -> tuple[SearchSpace | None, list[Prob
         return None, list(error.problems)
 
 
+def _find_earlier_runs(paths: Sequence[Path]) -> tuple[tuple[EarlierRun, ...], list[Problem]]:
+    """The runs to reuse, as far as they can be."""
+    if not paths:
+        return (), []
+    from autotl.pipeline.earlier_runs import find_earlier_runs
+
+    return find_earlier_runs(tuple(paths))
+
+
 def _find_entries(
     names: tuple[str, ...], earlier_runs: tuple[EarlierRun, ...], allow_download: bool
 ) -> tuple[tuple[BackboneEntry, ...], list[Problem]]:
@@ -217,6 +230,8 @@ def _find_reference_set(path: Path | None, allow_download: bool) -> tuple[Refere
 
 
 def _find_backbone(name: str, allow_download: bool) -> BackboneEntry:
+    from autotl.models.weights import locate
+
     entry = find_entry(name)
     if not (entry.weights == "hub" and allow_download):
         locate(entry)
@@ -225,4 +240,6 @@ def _find_backbone(name: str, allow_download: bool) -> BackboneEntry:
 
 def available_backbones() -> tuple[BackboneEntry, ...]:
     """The catalog's backbones whose weights can be loaded here without the network, the cheapest first."""
+    from autotl.models.weights import is_available
+
     return tuple(sorted((entry for entry in load_catalog() if is_available(entry)), key=lambda entry: entry.gmacs))

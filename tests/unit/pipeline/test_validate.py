@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,7 +84,7 @@ def problems_of(asked: FitSettings) -> list[tuple[str, str]]:
 
 def test_what_the_machine_does_not_have_is_a_problem(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("autotl.pipeline.validate.joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr("autotl.pipeline.validate.local_cpus", lambda: 2)
     asked = settings(shapes, resources=Resources(slots=100_000, cpus_per_trial=3, gpus_per_trial=1))
     assert problems_of(asked) == [
         ("slots", "100000"),
@@ -119,3 +121,16 @@ def test_a_run_folder_in_the_data_is_a_problem(shapes: Path, tmp_path: Path, mon
     monkeypatch.chdir(shapes)  # the default lies below the current folder
     assert problems_of(settings(shapes)) == [("output_dir autotl_runs", found)]
     assert validate(settings(shapes, output_dir=tmp_path / "run")).entries
+
+
+def test_a_wrong_option_is_told_without_waiting_for_torch(shapes: Path) -> None:
+    script = (
+        "import sys, autotl\n"
+        "try:\n"
+        f"    autotl.fit({str(shapes)!r}, seed=-1, timeout=3)\n"
+        "except autotl.SettingsError as error:\n"
+        "    sys.exit('torch' in sys.modules or len(error.problems) != 2)\n"
+        "sys.exit('nothing was wrong')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
