@@ -194,8 +194,9 @@ def _fit(
     leftovers.add(run.cache)
     sweep()
     use_device(settings.device)
-    console = Console(quiet=quiet, deadline=begun + settings.budget.timeout)
-    with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add) as ray:
+    end = begun + settings.budget.timeout
+    console = Console(quiet=quiet, deadline=end)
+    with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add, end) as ray:
         return run_fit(make_context(settings, inputs, run, console, begun, callbacks, earlier=earlier), ray)
 
 

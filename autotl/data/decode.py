@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def why_unreadable(path: Path) -> str:
     file is decoded to be sure. A file that is damaged in the middle is found when it is decoded for training.
     """
     try:
+        check_regular(path)
         with open(path, "rb") as file, Image.open(file) as image:
             kind = image.format
             file.seek(0, os.SEEK_END)
@@ -39,6 +41,16 @@ def why_unreadable(path: Path) -> str:
     except Exception as error:  # Pillow raises many kinds on damaged files
         return _reason(error)
     return ""
+
+
+def check_regular(path: Path) -> None:
+    """See that a file can be read to its end: whoever opens a pipe waits until somebody writes into it, maybe for ever.
+
+    Raises:
+        OSError: if it is a pipe, a socket or a device, or not there.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("is no regular file, but a pipe, a socket, a device or a folder")
 
 
 def _reason(error: Exception) -> str:
@@ -77,6 +89,8 @@ def decode(source: Path | bytes, size: int) -> tuple[NDArray[np.uint8], str]:
     Raises:
         OSError: if the file cannot be read or is no image, or a damaged one.
     """
+    if isinstance(source, Path):
+        check_regular(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             mode = "" if image.mode in _PLAIN_MODES else image.mode

@@ -74,11 +74,11 @@ def find_entry(name: str) -> BackboneEntry:
     Raises:
         BackboneError: if timm knows no such model, or there is no such file.
     """
-    name, _, path = name.partition("=")
+    name, named, path = name.partition("=")
     entry = _in_catalog(name) or _in_timm(name)
     if entry is None:
         raise BackboneError([_unknown(name)])
-    if not path:
+    if not named:
         return entry
     if not Path(path).is_file() or not path.endswith(WEIGHT_SUFFIXES):
         found = "no such file" if not Path(path).is_file() else "is not a file of weights"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,8 @@ EVENTS = ("on_advice", "on_trial", "on_end")
 """The methods of `autotl.result.Callback`."""
 MOST_SLOTS_PER_CORE = 8
 """More trials at once would only wait for one another."""
+SETTINGS_FRAME = 4
+"""Of HTTP/2."""
 ANSWER_SECONDS = 5.0
 """A Ray cluster that does not answer in so many is not there."""
 
@@ -129,12 +132,23 @@ def _check_address(address: str) -> list[Problem]:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         return [Problem("settings", "address", repr(address), 'host:port, such as 10.0.0.1:6379, or "auto"')]
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as there:
+            answers = "RAY_USE_TLS" in os.environ or _speaks_grpc(there)
+        why = "" if answers else "something else does"
     except OSError as error:
-        found = f"{address}: no Ray cluster answers there ({error})"
+        why = str(error)
+    if why:
+        found = f"{address}: no Ray cluster answers there ({why})"
         remedy = "start one with `ray start --head`, or leave the address out to work on this machine"
         return [Problem("settings", "address", found, remedy=remedy)]
     return []
+
+
+def _speaks_grpc(there: socket.socket) -> bool:
+    """Whether HTTP/2 is understood, over which Ray speaks: its first frame is then one of settings (RFC 9113, 3.4)."""
+    there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS_FRAME, 0, 0, 0, 0, 0]))
+    head = there.recv(9)
+    return len(head) > 3 and head[3] == SETTINGS_FRAME
 
 
 def _check_output_outside(settings: FitSettings) -> list[Problem]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autotl import clock
 from autotl.errors import SearchError
 from autotl.settings import Resources
 from autotl.threads import local_cpus
@@ -142,13 +143,20 @@ class RaySession:
     Args:
         resources: what trials run on.
         leaves: told the folder of Ray's logs and sockets, which nobody needs when this call's own Ray has ended.
+        deadline: clock.now() after which nothing is waited for.
 
     Use as a context manager; `wait` and `choices` return slots when Ray is up. The thread that starts Ray lives until
     the session ends: Linux kills Ray's processes when the thread that started them ends, not only with the process.
     """
 
-    def __init__(self, resources: Resources, leaves: Callable[[Path], None] = lambda folder: None) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        leaves: Callable[[Path], None] = lambda folder: None,
+        deadline: float = math.inf,
+    ) -> None:
         self._resources = resources
+        self._deadline = deadline
         self._leaves = leaves
         self._slots: Slots | None = None
         self._error: BaseException | None = None
@@ -164,7 +172,8 @@ class RaySession:
 
     def __exit__(self, *exception: object) -> None:
         # An interrupt in the middle of an import can leave the thread waiting for ever for the import lock.
-        if not self._started.wait(None if exception[0] is None else LEAVE_SECONDS):
+        given_up = isinstance(self._error, TimeoutError)
+        if not self._started.wait(None if exception[0] is None else 0.0 if given_up else LEAVE_SECONDS):
             return
         if self._owned:
             import ray
@@ -179,10 +188,12 @@ class RaySession:
         """The slots of the running Ray.
 
         Raises:
-            SearchError: if Ray did not start or the cluster could not be joined, or not within `START_SECONDS`.
+            SearchError: if Ray did not start or the cluster could not be joined, or not within `START_SECONDS`, or not
+                before the deadline.
         """
-        if not self._started.wait(START_SECONDS):
-            self._error = TimeoutError(f"it has not come up in {START_SECONDS:.0f} s")
+        seconds = max(0.0, min(START_SECONDS, self._deadline - clock.now()))
+        if not self._started.wait(seconds):
+            self._error = TimeoutError(f"it has not come up in {seconds:.0f} s more")
         if self._error is not None or self._slots is None:
             if isinstance(self._error, SearchError):
                 raise self._error

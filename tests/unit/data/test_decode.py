@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,11 @@ def test_sound_files_of_every_format_are_readable(tmp_path: Path, suffix: str) -
     path = saved(noise(20, 20), tmp_path / f"a.{suffix}")
     assert why_unreadable(path) == ""
     assert decode(path, 16)[0].shape == (16, 16, 3)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    assert "is no regular file" in why_unreadable(pipe)
+    with pytest.raises(OSError, match="is no regular file"):
+        decode(pipe, 32)

@@ -205,3 +205,4 @@ def test_a_file_that_is_none_of_weights_is_named(tmp_path: Path) -> None:
         f"  - resnet18={path}: is not a file of weights\n    allowed: a file ending in .safetensors, .pth, .pt, .bin"
     )
     assert message_of(f"resnet18={tmp_path}").startswith(f"  - resnet18={tmp_path}: no such file\n")
+    assert message_of("resnet18=").startswith("  - resnet18=: no such file\n")  # as with a variable that is not set

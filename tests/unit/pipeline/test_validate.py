@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,10 +98,41 @@ def test_what_the_machine_does_not_have_is_a_problem(shapes: Path, monkeypatch: 
 
 
 def test_a_cluster_is_asked_for_what_this_machine_does_not_have(shapes: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with answering(b"\0\0\0\4\0\0\0\0\0") as address:  # as gRPC does: an empty frame of settings
         asked = Resources(address=address, slots=1000, cpus_per_trial=64, gpus_per_trial=8)
         assert validate(settings(shapes, resources=asked)).entries
+
+
+@contextmanager
+def answering(reply: bytes) -> Iterator[str]:
+    """The address of a server that answers the first that comes, whatever it says; with nothing, it is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                there, _ = server.accept()
+                with there:
+                    there.recv(100)
+                    there.sendall(reply)
+                    there.recv(100)  # until the other side has had enough
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "something else does"), (b"", "timed out")]
+)
+def test_an_address_of_something_else_is_a_problem(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes, why: str
+) -> None:
+    monkeypatch.setattr("autotl.pipeline.validate.ANSWER_SECONDS", 0.2)
+    with answering(reply) as address:
+        assert problems_of(settings(shapes, resources=Resources(address=address))) == [
+            ("address", f"{address}: no Ray cluster answers there ({why})")
+        ]
 
 
 def test_an_address_where_nothing_listens_is_a_problem(shapes: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autotl import clock
 from autotl.errors import SearchError
 from autotl.settings import Resources
 from autotl.tune.session import (
@@ -130,6 +131,12 @@ def test_a_ray_that_does_not_come_up_is_not_waited_for_for_ever(monkeypatch: pyt
     monkeypatch.setattr("autotl.tune.session.START_SECONDS", 0.01)
     session = RaySession(Resources())  # never entered: nothing starts it
     with pytest.raises(SearchError, match="this machine: it has not come up"):
+        session.wait()
+
+
+def test_nothing_is_waited_for_after_the_deadline() -> None:
+    session = RaySession(Resources(), deadline=clock.now() - 1)  # never entered: nothing starts it
+    with pytest.raises(SearchError, match="it has not come up in 0 s more"):
         session.wait()
 
 
