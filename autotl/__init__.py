@@ -9,6 +9,7 @@ Importing this package is cheap: torch, timm and Ray are loaded when they are ne
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from autotl.errors import (
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from autotl.space.search_space import SearchSpace
 
 __version__ = "0.1.0"
+
+# What is logged goes to a run's fit.log, and to whoever else asks for it; without this, Python would print it.
+logging.getLogger("autotl").addHandler(logging.NullHandler())
 
 __all__ = [
     "AutotlError",

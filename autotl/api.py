@@ -124,7 +124,7 @@ def fit(
     from autotl.pipeline.guard import told
 
     output = settings.output_dir or rundir.default_path(settings.dataset_dir)
-    with _only_fit(), rundir.occupied(output) as run, told(run), listed() as leftovers:
+    with _only_fit(), rundir.occupied(output) as run, log_to_file(run.log), told(run), listed() as leftovers:
         write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
         return _fit(run, settings, inputs, leftovers, begun=begun, callbacks=callbacks, quiet=quiet)
 
@@ -166,7 +166,13 @@ def resume(
     from autotl.pipeline.resume import earlier_settings, inputs_of, read_earlier
     from autotl.pipeline.validate import validate
 
-    with _only_fit(), rundir.reopened(Path(run_dir)) as run, told(run), listed() as leftovers:
+    with (
+        _only_fit(),
+        rundir.reopened(Path(run_dir)) as run,
+        log_to_file(run.log),
+        told(run),
+        listed() as leftovers,
+    ):
         trials = None if n_trials is None else int(n_trials)
         settings = earlier_settings(run, versions(), as_seconds(timeout), trials)
         earlier = read_earlier(run)
@@ -196,7 +202,7 @@ def _fit(
     use_device(settings.device)
     end = begun + settings.budget.timeout
     console = Console(quiet=quiet, deadline=end)
-    with noticed(), log_to_file(run.log), RaySession(_without_gpus(settings), leftovers.add, end) as ray:
+    with noticed(), RaySession(_without_gpus(settings), leftovers.add, end) as ray:
         return run_fit(make_context(settings, inputs, run, console, begun, callbacks, earlier=earlier), ray)
 
 

@@ -120,13 +120,14 @@ def _walk_layout(root: Path, where: str, for_training: bool) -> tuple[list[Image
     split_layout |= not for_training and bool(named) and named == folders  # test/ alone is enough to measure on
     if not split_layout:
         for folder in folders:
-            images += _walk_class(root, folder, None, others)
+            images += _walk_class(root, folder, None, others, problems)
     else:
         problems += _check_split_folders(folders, named, where)
         for split_folder in named:
             problems += _sort_out_loose(root, split_folder, f"dataset {split_folder}", others)
             for folder in _visible_folders(split_folder):
-                images += _walk_class(root, folder, SPLIT_FOLDERS[split_folder.name.lower()], others)
+                split = SPLIT_FOLDERS[split_folder.name.lower()]
+                images += _walk_class(root, folder, split, others, problems)
     if named and not split_layout:
         names = ", ".join(folder.name for folder in named)
         found = f"has {names} but no train; looked for train/CLASS/images"
@@ -164,10 +165,19 @@ def _check_split_folders(folders: list[Path], named: list[Path], where: str) -> 
             yield Problem("dataset", where, f"has {' and '.join(names)}, which mean the same split", "one of them")
 
 
-def _walk_class(root: Path, folder: Path, split: SplitName | None, others: list[str]) -> list[Image]:
+def _walk_class(
+    root: Path, folder: Path, split: SplitName | None, others: list[str], problems: list[Problem]
+) -> list[Image]:
+    """The images of a class; what else there is goes to `others`, and folders that cannot be read to `problems`."""
     images = []
     visited = set()
-    for parent, directories, names in os.walk(folder, followlinks=True):
+
+    def refused(error: OSError) -> None:
+        why = error.strerror or type(error).__name__
+        remedy = "give this user the right to read it, or take it out of the data set"
+        problems.append(Problem("dataset", str(error.filename), f"the folder cannot be read ({why})", remedy=remedy))
+
+    for parent, directories, names in os.walk(folder, onerror=refused, followlinks=True):
         if os.path.realpath(parent) in visited:  # a link to a folder above it
             directories.clear()
             continue

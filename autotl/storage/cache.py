@@ -145,7 +145,7 @@ class DiskCache:
     def _is_writable(self) -> bool:
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-        return os.access(self.folder, os.W_OK)
+        return self.folder.is_dir() and os.access(self.folder, os.W_OK)
 
     def entries(self) -> list[CacheEntry]:
         """Every complete entry, the least recently used first."""

@@ -93,3 +93,9 @@ def test_importing_and_asking_for_help_load_nothing_heavy(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT.format(code=code)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_what_is_logged_is_not_printed() -> None:
+    script = "import autotl, logging; logging.getLogger('autotl.anything').error('told in another way')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

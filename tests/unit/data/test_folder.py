@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -365,3 +366,18 @@ def test_without_leaves_images_out_and_says_so(tmp_path: Path) -> None:
     assert finding(rest, "unreadable") == Finding(
         "unreadable", "warning", "1 images could not be decoded and were left out, as asked", ("cat/1.png",)
     )
+
+
+def test_a_class_folder_that_cannot_be_read_is_a_problem(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, scandir = shapes / "train" / "circle", os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    _, problems = list_folder(shapes)
+    assert (str(locked), "the folder cannot be read (Permission denied)") in [
+        (one.where, one.found) for one in problems
+    ]

@@ -197,3 +197,8 @@ def test_a_user_without_a_home_has_a_cache_for_as_long_as_the_process_lives(
     first = default_folder()
     assert first.parent == tmp_path
     assert default_folder() == first
+
+
+def test_a_file_in_place_of_the_folder_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert DiskCache(tmp_path / "file").get_or_build({"kind": "test"}, 10, lambda path: True) is None
