@@ -22,6 +22,7 @@ PUBLIC = [
     "MachineError",
     "ModelFileError",
     "Problem",
+    "Reproduction",
     "Resources",
     "RunFolderError",
     "SearchError",
@@ -36,6 +37,7 @@ PUBLIC = [
     "fit",
     "load",
     "load_space",
+    "reproduce",
     "resume",
 ]
 SCRIPT = """
