@@ -154,7 +154,7 @@ def write_shapes(root: Path, a_class: int) -> None:
 
 def small_fit(stage: Stage, place: Path, *more: object, data: Path | None = None) -> list[str]:
     """A fit that works, of one trial."""
-    options = ("--timeout", "40s", "--n-trials", "1", "--slots", "1", "--output", place / "run")
+    options = ("--timeout", "24s", "--n-trials", "1", "--slots", "1", "--output", place / "run")
     return autotl("fit", data or stage.data, *QUICK, *options, *more)
 
 
@@ -625,7 +625,12 @@ def environments() -> Iterator[Case]:
 
     yield environment("no HOME", lambda stage, place: {"HOME": None, "AUTOTL_CACHE_DIR": None})
     yield environment("HOME is not there", lambda stage, place: {"HOME": "/nowhere/at/all", "AUTOTL_CACHE_DIR": None})
-    yield environment("HOME is a file", lambda stage, place: {"HOME": "/etc/hostname", "AUTOTL_CACHE_DIR": None})
+    yield environment(
+        "HOME is a file",
+        lambda stage, place: {"HOME": "/etc/hostname", "AUTOTL_CACHE_DIR": None},
+        "Not a directory: '/etc/hostname",
+        codes=(1,),
+    )
     yield environment("the cache is read-only", lambda stage, place: {"AUTOTL_CACHE_DIR": "/proc/none"})
     yield environment("the cache is a file", lambda stage, place: {"AUTOTL_CACHE_DIR": "/etc/hostname"})
     yield environment("TMPDIR is long", lambda stage, place: {"TMPDIR": made(place / "odd" / ("long" * 40) / "more")})
@@ -724,7 +729,7 @@ def fault(
 
     def prepare(stage: Stage, place: Path) -> Prepared:
         data = stage.copy_of_data(place)
-        options = ("--timeout", "60s", "--slots", "1", "--output", place / "run")
+        options = ("--timeout", "40s", "--slots", "1", "--output", place / "run")
         command = autotl("fit", data, *QUICK, *options)
 
         def check(output: str) -> list[str]:
