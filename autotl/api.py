@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from autotl.predictor import Predictor
     from autotl.space.search_space import SearchSpace
 
+RESERVE = 3.0
+"""Seconds that a fit takes to end without a search."""
 _fitting = threading.Lock()
 """Held during a fit: Ray, the log and the signal handlers are the process's, and two fits would share the cores."""
 
@@ -124,7 +126,14 @@ def fit(
     from autotl.pipeline.guard import told
 
     output = settings.output_dir or rundir.default_path(settings.dataset_dir)
-    with _only_fit(), rundir.occupied(output) as run, log_to_file(run.log), told(run), listed() as leftovers:
+    with (
+        noticed(),
+        _only_fit(),
+        rundir.occupied(output) as run,
+        log_to_file(run.log),
+        told(run),
+        listed() as leftovers,
+    ):
         write_json(run.settings, settings.to_json() | {"versions": versions(), "python": platform.python_version()})
         return _fit(run, settings, inputs, leftovers, begun=begun, callbacks=callbacks, quiet=quiet)
 
@@ -167,6 +176,7 @@ def resume(
     from autotl.pipeline.validate import validate
 
     with (
+        noticed(),
         _only_fit(),
         rundir.reopened(Path(run_dir)) as run,
         log_to_file(run.log),
@@ -202,7 +212,7 @@ def _fit(
     use_device(settings.device)
     end = begun + settings.budget.timeout
     console = Console(quiet=quiet, deadline=end)
-    with noticed(), RaySession(_without_gpus(settings), leftovers.add, end) as ray:
+    with RaySession(_without_gpus(settings), leftovers.add, end - RESERVE) as ray:
         return run_fit(make_context(settings, inputs, run, console, begun, callbacks, earlier=earlier), ray)
 
 

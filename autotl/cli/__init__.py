@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from autotl.cli import backbones, cache, fit, predict, reference, spaces
 from autotl.cli.output import print_failure
-from autotl.errors import AutotlError, InputError, refused
+from autotl.errors import AutotlError, InputError, MachineError, refused
 from autotl.interrupt import told_to_end
 
 GROUPS = (fit, predict, spaces, backbones, reference, cache)
@@ -51,6 +51,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     chosen = _make_parser().parse_args([word for word in words if word != DEBUG])
     failed: BaseException
     try:
+        _see_where_we_are()
         own = chosen.run(chosen)  # the exit code of a command that did what it should, and has a verdict; else None
     except BrokenPipeError:  # `| head` has seen enough
         return BROKEN_PIPE
@@ -72,6 +73,18 @@ def _run(arguments: Sequence[str] | None) -> int:
         traceback.print_exception(failed)
     print_failure(failed, as_json=getattr(chosen, "json", False) or getattr(chosen, "format", "") == "json")
     return code
+
+
+def _see_where_we_are() -> None:
+    """Libraries end the process as they are loaded where the current folder is gone.
+
+    Raises:
+        MachineError: if it is.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise MachineError("the current folder is no longer there\n    → change to one that is") from error
 
 
 def _unforeseen(error: Exception) -> AutotlError:

@@ -9,6 +9,7 @@ from autotl.advice.advisor import Advice
 from autotl.advice.benefit import Benefit
 from autotl.compute.device import use_allowed_cores
 from autotl.compute.memory import keep_freed_memory
+from autotl.errors import SearchError
 from autotl.interrupt import at_once, raise_if_pressed
 from autotl.pipeline.budget import KeptBack, keep_back
 from autotl.pipeline.context import RunContext
@@ -22,7 +23,7 @@ from autotl.records import TrialRecord
 from autotl.result import FitResult
 from autotl.storage.finished import keep_best
 from autotl.storage.rundir import write_json
-from autotl.tune.session import RaySession
+from autotl.tune.session import RaySession, Slots
 
 
 def fit(context: RunContext, ray: RaySession) -> FitResult:
@@ -50,8 +51,11 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
         advice = make_advice(context, data, probed)
         write_json(context.run.advice, advice.to_json())
         raise_if_pressed()
-        searched = search(context, data, probed, advice, ray.choices(), tuple(records), keep)
-        interrupted, schedule = searched.interrupted, searched.schedule
+        choices = _choices(context, ray)
+        interrupted = False
+        if choices:
+            searched = search(context, data, probed, advice, choices, tuple(records), keep)
+            interrupted, schedule = searched.interrupted, searched.schedule
         if not interrupted:
             with guarded(context.console, "the benefit of pretraining was not measured"):
                 kept = keep_back(context.settings, advice, data.n_images)
@@ -64,6 +68,21 @@ def fit(context: RunContext, ray: RaySession) -> FitResult:
         interrupted = True
     keep_best(context.run.finished)
     return finish(context, data, advice, records, interrupted=interrupted, benefit=benefit, schedule=schedule)
+
+
+def _choices(context: RunContext, ray: RaySession) -> tuple[Slots, ...]:
+    """The ways to divide the running Ray; none where it was not up before the time was.
+
+    Raises:
+        SearchError: if Ray could not be started.
+    """
+    try:
+        return ray.choices()
+    except SearchError as error:
+        if clock.now() < ray.deadline:
+            raise
+        context.console.line(f"  {error}; the time is up without a search", "red")
+        return ()
 
 
 def advise(context: RunContext) -> Advice:

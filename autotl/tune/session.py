@@ -156,7 +156,7 @@ class RaySession:
         deadline: float = math.inf,
     ) -> None:
         self._resources = resources
-        self._deadline = deadline
+        self.deadline = deadline
         self._leaves = leaves
         self._slots: Slots | None = None
         self._error: BaseException | None = None
@@ -191,7 +191,7 @@ class RaySession:
             SearchError: if Ray did not start or the cluster could not be joined, or not within `START_SECONDS`, or not
                 before the deadline.
         """
-        seconds = max(0.0, min(START_SECONDS, self._deadline - clock.now()))
+        seconds = max(0.0, min(START_SECONDS, self.deadline - clock.now()))
         if not self._started.wait(seconds):
             self._error = TimeoutError(f"it has not come up in {seconds:.0f} s more")
         if self._error is not None or self._slots is None:

@@ -152,3 +152,13 @@ def test_output_that_nobody_wants_more_of_is_no_error(stand_in: Replace, capsys:
     stand_in("fit", BrokenPipeError())
     assert main(["fit", "photos"]) == 141
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_current_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["spaces", "list"]) == 1
+    assert "the current folder is no longer there" in capsys.readouterr().err
