@@ -47,6 +47,7 @@ def test_a_trial_becomes_plain_json() -> None:
         "note": "",
         "expected_seconds": None,
         "continues": "",
+        "resumes": "",
         "session": 1,
     }
     assert type(RECORD.to_json()["status"]) is str
