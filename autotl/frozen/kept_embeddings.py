@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def keep_embedded(cache: DiskCache, key: dict[str, Any], embedded: Embedded) -> 
     """Keep it for a later call; where there is no room, not."""
     arrays: dict[str, Any] = {"embeddings": embedded.embeddings}
     arrays |= {f"stage-{depth}": features for depth, features in embedded.stage_features.items()}
-    plain = {name: value for name, value in asdict(embedded).items() if name not in ("embeddings", "stage_features")}
+    plain = {name: getattr(embedded, name) for name in ("engine", "engines", "converted", "seconds")}
 
     def build(path: Path) -> bool:
         with open(path, "wb") as file:

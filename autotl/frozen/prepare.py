@@ -21,7 +21,7 @@ from autotl.frozen.activations import ImageLoader, embed_stages, frozen_batch
 from autotl.frozen.engines import fastest_embedding
 from autotl.frozen.evaluation_views import EvaluationViews, ViewKeeper, kept_depth
 from autotl.frozen.kept_embeddings import SMALLEST, Embedded, embeddings_key, find_embedded, keep_embedded
-from autotl.frozen.openvino import conversion_key
+from autotl.frozen.openvino import conversion_key, has_openvino
 from autotl.frozen.stages import StagedForward
 from autotl.models.backbone import Backbone, Preprocessing, preprocessing_of, wrap
 from autotl.models.catalog import BackboneEntry
@@ -122,9 +122,9 @@ def prepare(
         key = embeddings_key(
             entry.timm_name, sha256, data_fingerprint, preprocessing, precision, workers, passes, rows, stage_rows
         )
-    conversion = conversion_key(entry.timm_name, sha256, preprocessing.input_size)
-    embedded = None if key is None else find_embedded(cache, key)
-    converted = cache.get(conversion) if embedded is not None and embedded.converted else None
+    embedded, converted = None if key is None else find_embedded(cache, key), None
+    if embedded is not None and embedded.converted and has_openvino():
+        converted = cache.get(conversion_key(entry.timm_name, sha256, preprocessing.input_size))
     if embedded is not None and embedded.converted == (converted is not None):
         on_progress(len(rows))
     else:

@@ -201,6 +201,15 @@ class TestWhatAnEarlierCallMade:
         assert embeds == [100, 100]
         assert list(tmp_path.iterdir()) == []
 
+    def test_without_openvino_nothing_is_asked_of_it(
+        self, embeds: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "has_openvino", lambda: False)
+        monkeypatch.delattr(module, "conversion_key")  # which asks for the version of the package
+        for _ in range(2):
+            self.prepare(tmp_path, "photos")
+        assert embeds == [100]
+
     def test_few_are_embedded_while_one_would_look(self, embeds: list[int], tmp_path: Path) -> None:
         self.prepare(tmp_path, "photos", self.MANY[:10])
         assert list(tmp_path.iterdir()) == []
