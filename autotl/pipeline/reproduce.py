@@ -13,10 +13,10 @@ from autotl.pipeline.averaging import AVERAGE, average
 from autotl.pipeline.context import PreparedData, RunContext
 from autotl.pipeline.ingest import read_data
 from autotl.pipeline.probe import ProbedBackbone, probe_backbones
-from autotl.pipeline.resume import Earlier
+from autotl.pipeline.resume import Earlier, entries_here
 from autotl.pipeline.schedule import MOST_VIEWS
 from autotl.pipeline.search import make_task
-from autotl.pipeline.validate import ValidInput, available_backbones
+from autotl.pipeline.validate import ValidInput
 from autotl.records import Estimate, TrialRecord
 from autotl.result import Reproduction
 from autotl.space.files import load_space
@@ -67,9 +67,7 @@ def with_its_backbone(inputs: ValidInput, card: ModelCard) -> ValidInput:
     Raises:
         RunFolderError: if its weights are no longer here.
     """
-    name = card.config.get("backbone")
-    reused = tuple(run.entry for run in inputs.earlier_runs)
-    here = {entry.name: entry for entry in (*(inputs.entries or available_backbones()), *reused)}
+    name, here = card.config.get("backbone"), entries_here(inputs)
     if name not in here:
         found = f"the weights of {name} are no longer here"
         raise RunFolderError([Problem("run folder", "reproduce", found, remedy="install them again")])

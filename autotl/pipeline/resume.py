@@ -163,9 +163,13 @@ def inputs_of(inputs: ValidInput, earlier: Earlier) -> ValidInput:
     Raises:
         RunFolderError: if the weights of one are no longer here.
     """
+    return replace(inputs, entries=earlier.entries(entries_here(inputs)), space=earlier.space or inputs.space)
+
+
+def entries_here(inputs: ValidInput) -> dict[str, BackboneEntry]:
+    """The backbones whose weights are here, those of reused runs among them, by name."""
     reused = tuple(run.entry for run in inputs.earlier_runs)
-    here = {entry.name: entry for entry in (*(inputs.entries or available_backbones()), *reused)}
-    return replace(inputs, entries=earlier.entries(here), space=earlier.space or inputs.space)
+    return {entry.name: entry for entry in (*(inputs.entries or available_backbones()), *reused)}
 
 
 def describe(dataset: Dataset, share: float, store_size: int) -> dict[str, Any]:
